@@ -1,0 +1,153 @@
+"""Convolution, normalisation and residual blocks shared by every network.
+
+All feature maps are NHWC. Parameters and BatchNorm statistics are float32; `dtype` is
+the type that is computed in.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from tdpose_jax.models.convolution import conv2d
+
+# PyTorch's momentum 0.1 is Flax's 0.9; epsilon is the same in both.
+BATCH_NORM_MOMENTUM = 0.9
+BATCH_NORM_EPSILON = 1e-5
+# Fan-out scaling for ReLU networks (He et al. 2015), as ResNet implementations use.
+DEFAULT_KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class Conv(nn.Module):
+    """k x k convolution, padded so that stride 1 keeps the size.
+
+    Padding is `dilation * (k - 1) / 2` on every side, PyTorch's convention; XLA's
+    "SAME" pads a strided convolution on one side only and would not match.
+    """
+
+    features: int
+    kernel_size: int = 3
+    stride: int = 1
+    dilation: int = 1
+    use_bias: bool = False
+    dtype: Any = jnp.float32
+    kernel_init: Callable = DEFAULT_KERNEL_INIT
+
+    @nn.compact
+    def __call__(self, x):
+        k = self.kernel_size
+        shape = (k, k, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        y = conv2d(
+            x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.dilation
+        )
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            y = y + bias.astype(self.dtype)
+        return y
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation; in training, statistics are those of all devices together.
+
+    Attributes:
+      axis_name: the mapped axis over which statistics are averaged, or None.
+    """
+
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        channels = x.shape[-1]
+        zeros, ones = nn.initializers.zeros, nn.initializers.ones
+        scale = self.param("scale", ones, (channels,), jnp.float32)
+        bias = self.param("bias", zeros, (channels,), jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        if not train:
+            use_mean, use_var = mean.value, var.value
+        else:
+            x32 = x.astype(jnp.float32)
+            axes = tuple(range(x.ndim - 1))
+            moments = jnp.stack([x32.mean(axes), jnp.square(x32).mean(axes)])
+            if self.axis_name is not None and not self.is_initializing():
+                moments = jax.lax.pmean(moments, self.axis_name)
+            use_mean = moments[0]
+            use_var = jnp.maximum(moments[1] - jnp.square(use_mean), 0.0)
+            if not self.is_initializing():
+                m = BATCH_NORM_MOMENTUM
+                mean.value = m * mean.value + (1 - m) * use_mean
+                var.value = m * var.value + (1 - m) * use_var
+        gain = scale * jax.lax.rsqrt(use_var + BATCH_NORM_EPSILON)
+        # One multiply-add per value, in the compute type.
+        shift = bias - use_mean * gain
+        return x * gain.astype(self.dtype) + shift.astype(self.dtype)
+
+
+class ConvNormRelu(nn.Module):
+    """3x3 convolution, BatchNorm, ReLU: the paper's `Conv`."""
+
+    features: int
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = Conv(self.features, dtype=self.dtype, name="conv")(x)
+        return nn.relu(BatchNorm(self.dtype, self.axis_name, name="bn")(x, train))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut (ResNet's basic block).
+
+    The shortcut is a 1x1 convolution with BatchNorm where the channels change.
+    """
+
+    features: int
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        y = Conv(self.features, dtype=self.dtype, name="conv1")(x)
+        y = nn.relu(BatchNorm(self.dtype, self.axis_name, name="bn1")(y, train))
+        y = Conv(self.features, dtype=self.dtype, name="conv2")(y)
+        y = BatchNorm(self.dtype, self.axis_name, name="bn2")(y, train)
+        return nn.relu(y + _shortcut(self, x, self.features, train))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions with a shortcut; four times `features` come out."""
+
+    features: int
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        y = x
+        for i, (features, k) in enumerate(
+            [(self.features, 1), (self.features, 3), (4 * self.features, 1)], start=1
+        ):
+            y = Conv(features, k, dtype=self.dtype, name=f"conv{i}")(y)
+            y = BatchNorm(self.dtype, self.axis_name, name=f"bn{i}")(y, train)
+            y = nn.relu(y) if i < 3 else y
+        return nn.relu(y + _shortcut(self, x, 4 * self.features, train))
+
+
+def _shortcut(block: nn.Module, x, features: int, train: bool):
+    if x.shape[-1] == features:
+        return x
+    x = Conv(features, 1, dtype=block.dtype, name="downsample.0")(x)
+    return BatchNorm(block.dtype, block.axis_name, name="downsample.1")(x, train)
+
+
+def residual_blocks(block: nn.Module, features: int, count: int, prefix: str):
+    """`count` basic blocks named `<prefix>.<i>`, sharing dtype and axis of `block`."""
+    return [
+        BasicBlock(features, block.dtype, block.axis_name, name=f"{prefix}.{i}")
+        for i in range(count)
+    ]
