@@ -10,6 +10,7 @@ Every spatial convolution is depthwise, so the whole network is built of two pie
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Float
 
+from tdpose_jax.models.hrnet import upsample_nearest
 from tdpose_jax.shapes import AnyArray
 
 
@@ -28,7 +30,7 @@ class Depthwise(nn.Module):
     """
 
     stride: int = 1
-    dtype: jnp.dtype = jnp.float32
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[AnyArray, "B h w C"]) -> Float[jax.Array, "B _h _w C"]:
@@ -55,7 +57,7 @@ class Separable(nn.Module):
     features: int
     stride: int = 1
     relu: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x):
@@ -67,7 +69,7 @@ class Separable(nn.Module):
 class ShuffleUnit(nn.Module):
     """Half of the channels pass unchanged, half go through 1x1, depthwise, 1x1."""
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x):
@@ -82,13 +84,13 @@ class Stem(nn.Module):
     """[B, H, W, 3] -> [B, H/4, W/4, features]: a strided 3x3, a strided shuffle unit."""
 
     features: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x):
-        x = nn.Conv(
-            self.features, (3, 3), 2, padding=1, dtype=self.dtype, name="conv"
-        )(x)
+        x = nn.Conv(self.features, (3, 3), 2, padding=1, dtype=self.dtype, name="conv")(
+            x
+        )
         first, second = jnp.split(nn.relu(x), 2, axis=-1)
         half = first.shape[-1]
         first = Separable(half, stride=2, dtype=self.dtype, name="first")(first)
@@ -108,7 +110,7 @@ class FuseModule(nn.Module):
     """
 
     units: int = 2
-    dtype: jnp.dtype = jnp.float32
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, branches: Sequence[AnyArray]) -> list[jax.Array]:
@@ -123,7 +125,9 @@ class FuseModule(nn.Module):
             total = target
             for j, source in enumerate(branches):
                 if j == 0:
-                    total = total + (source if i == 0 else 2 * self._down(fused[0], 0, i))
+                    total = total + (
+                        source if i == 0 else 2 * self._down(fused[0], 0, i)
+                    )
                 elif j < i:
                     total = total + self._down(source, j, i)
                 elif j > i:
@@ -149,7 +153,7 @@ class FuseModule(nn.Module):
     def _up(self, x, source: int, target: int, features: int):
         name = f"up{source}to{target}"
         x = nn.Dense(features, dtype=self.dtype, name=name)(x)
-        return _upsample_nearest(x, 2 ** (source - target))
+        return upsample_nearest(x, 2 ** (source - target))
 
 
 class LiteHRNet(nn.Module):
@@ -158,88 +162,72 @@ class LiteHRNet(nn.Module):
     Attributes:
       width: channels of the highest-resolution branch; branch b has `width * 2**b`.
       stem_width: channels of the stem.
-      stage_modules: fuse modules of stages 2, 3 and 4, which have 2, 3 and 4 branches.
-      num_keypoints: channels of the heatmap layer.
+      stage_modules: fuse modules in stages 2, 3, 4, which have 2, 3 and 4 branches.
+      num_keypoints: maps of the backbone's own 1x1 `final_layer`; 0 leaves it out.
     """
 
     width: int = 40
     stem_width: int = 32
     stage_modules: tuple[int, int, int] = (2, 4, 2)
     num_keypoints: int = 17
-    dtype: jnp.dtype = jnp.float32
+    dtype: Any = jnp.float32
 
-    def setup(self):
-        widths = [self.width * 2**b for b in range(4)]
-        self.stem = Stem(self.stem_width, dtype=self.dtype)
-        self.transition_keep = Separable(widths[0], dtype=self.dtype)
-        self.transition = [
-            Separable(width, stride=2, dtype=self.dtype) for width in widths[1:]
-        ]
-        self.stage2, self.stage3, self.stage4 = (
-            [FuseModule(dtype=self.dtype) for _ in range(count)]
-            for count in self.stage_modules
-        )
-        self.head = [
-            Separable(width, dtype=self.dtype)
-            for width in (*widths[2::-1], widths[0])
-        ]
-        self.final_layer = nn.Dense(self.num_keypoints, dtype=self.dtype)
-
-    def __call__(
-        self, x: Float[AnyArray, "B H W 3"]
-    ) -> tuple[Float[jax.Array, "B h w _"], ...]:
-        """Features after the four stages, all at stride 4.
+    @nn.compact
+    def __call__(self, x, train: bool = False):
+        """Runs the backbone.
 
         Args:
-          x: normalised RGB; H and W multiples of 32.
+          x: [N, H, W, 3] normalised RGB crops.
+          train: without effect, there are no statistics; `HRNet` has it too.
 
         Returns:
-          F^1 (the stem, `stem_width` channels), F^2 and F^3 (highest-resolution branch
-          after stages 2 and 3) and F^4 (after stage 4 and the head): `width` channels.
+          (stage_features, heatmaps), all at H/4, W/4: F^1 is the stem (`stem_width`
+          channels), F^2 and F^3 the highest-resolution branch after stages 2 and 3, F^4
+          what the head makes of stage 4 (`width` channels each); heatmaps
+          [N, H/4, W/4, num_keypoints] float32, or None.
 
         Raises:
           ValueError: if H or W is not a multiple of 32.
         """
-        if x.ndim != 4 or x.shape[1] % 32 or x.shape[2] % 32:
+        if x.shape[1] % 32 or x.shape[2] % 32:
             raise ValueError(
-                f"LiteHRNet takes [B, H, W, 3] with H and W multiples of 32, got {x.shape}"
+                f"LiteHRNet needs crop sides that are multiples of 32, got height "
+                f"{x.shape[1]}, width {x.shape[2]} (config.data.crop_size_hw)"
             )
-        stem = self.stem(x)
-        features = [stem]
-        branches = [self.transition_keep(stem), self.transition[0](stem)]
-        for stage, modules in enumerate((self.stage2, self.stage3, self.stage4)):
-            if stage > 0:
-                branches.append(self.transition[stage](branches[-1]))
-            for module in modules:
+        widths = [self.width * 2**b for b in range(4)]
+        x = Stem(self.stem_width, self.dtype, name="stem")(x.astype(self.dtype))
+        stage_features = [x]
+        branches = [
+            Separable(widths[0], dtype=self.dtype, name="transition_branch0")(x)
+        ]
+        for stage, num_modules in enumerate(self.stage_modules, start=2):
+            name = f"transition_branch{stage - 1}"
+            new = Separable(widths[stage - 1], stride=2, dtype=self.dtype, name=name)
+            # The second branch starts from the stem, later ones from the last branch.
+            branches.append(new(x if stage == 2 else branches[-1]))
+            for m in range(num_modules):
+                module = FuseModule(dtype=self.dtype, name=f"stage{stage}_module{m}")
                 branches = module(branches)
-            features.append(branches[0])
+            stage_features.append(branches[0])
 
-        top_down = self.head[0](branches[3])
-        for branch, layer in zip(branches[2::-1], self.head[1:], strict=True):
-            top_down = _upsample_bilinear(top_down, branch.shape[1:3])
-            top_down = layer(branch + top_down)
-        features[-1] = top_down
-        if self.is_initializing():
-            self.heatmaps(features)  # so that the parameters of this layer exist
-        return tuple(features)
-
-    def heatmaps(
-        self, features: Sequence[Float[AnyArray, "B h w _"]]
-    ) -> Float[jax.Array, "B h w K"]:
-        """Heatmaps of the backbone's own keypoints from the features of `__call__`."""
-        return self.final_layer(features[-1])
+        # The head walks up from the lowest resolution, adding a branch at a time.
+        x = Separable(widths[2], dtype=self.dtype, name="head_branch3")(branches[3])
+        for b in (2, 1, 0):
+            x = branches[b] + _upsample_bilinear(x, branches[b].shape[1:3])
+            width = widths[max(b - 1, 0)]
+            x = Separable(width, dtype=self.dtype, name=f"head_branch{b}")(x)
+        stage_features[3] = x
+        heatmaps = None
+        if self.num_keypoints:
+            final = nn.Dense(self.num_keypoints, dtype=self.dtype, name="final_layer")
+            heatmaps = final(x).astype(jnp.float32)
+        return tuple(stage_features), heatmaps
 
 
 def _shuffle(first: AnyArray, second: AnyArray) -> jax.Array:
     """Interleaves two halves: channel 2i is first[i], channel 2i + 1 is second[i]."""
     stacked = jnp.stack([first, second], axis=-1)
     return stacked.reshape(*first.shape[:-1], 2 * first.shape[-1])
-
-
-def _upsample_nearest(x: AnyArray, factor: int) -> jax.Array:
-    b, h, w, c = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, factor, w, factor, c))
-    return x.reshape(b, h * factor, w * factor, c)
 
 
 def _upsample_bilinear(x: AnyArray, size_hw: Sequence[int]) -> jax.Array:
