@@ -1,72 +1,71 @@
-"""Annotation files as plain Python: what a file says, before anyone interprets it.
+"""Annotation files of PoseTrack17/18/21 and HiEve: types, `load_annotations`, writers.
 
-The parsers and writers of PoseTrack17/18/21 and HiEve files return and take these
-types; the data pipeline and the metrics both build on them, so that a file is
-understood in one place only.
+A file is understood in one place only; the data pipeline and the metrics both build on
+this module.
+
+    sequence = load_annotations("annotations/val/000342_mpii_test.json")
+    for frame in sequence.frames:
+        for person in frame.persons:
+            person.keypoints_xyv  # [K, 3] in the slots of SKELETONS[sequence.skeleton]
 """
 
-import dataclasses
+from pathlib import Path
 
-import numpy as np
+from tdpose_jax import annotation_fields as fields
+from tdpose_jax.annotation_fields import FieldError
+from tdpose_jax.annotation_posetrack17 import NUMBERINGS, parse_annolist, read_mat
+from tdpose_jax.annotation_posetrack18 import parse_coco_like
+from tdpose_jax.annotation_types import (
+    AnnotationError,
+    FrameLabel,
+    PersonLabel,
+    SequenceLabel,
+)
+from tdpose_jax.annotation_writers import save_hieve, save_posetrack17, save_posetrack18
+
+__all__ = [
+    "AnnotationError",
+    "FrameLabel",
+    "PersonLabel",
+    "SequenceLabel",
+    "load_annotations",
+    "save_hieve",
+    "save_posetrack17",
+    "save_posetrack18",
+]
 
 
-class AnnotationError(ValueError):
-    """A file is not what it should be. The message names file, field and remedy."""
+def load_annotations(path: str | Path, joint_ids: str = "auto") -> SequenceLabel:
+    """Reads one sequence: ground truth or predictions, in any of the known forms.
 
+    The form is found from the content: `.mat` or a key `annolist` means the 2017 form,
+    else the 2018/2021 form.
 
-@dataclasses.dataclass(frozen=True)
-class PersonLabel:
-    """One person of one frame, as the file has it.
+    Args:
+      path: a `.json` or `.mat` file.
+      joint_ids: numbering of the joints in a 2017-form file: "posetrack", "mpii",
+        "hieve", or "auto" (see `annotation_posetrack17.parse_annolist`). 2018-form
+        files name their joints and ignore it.
 
-    Attributes:
-      keypoints_xyv: [K, 3] float64 in the skeleton's slots; image pixels and the file's
-        own visibility flag. Zeros where the file has no such joint.
-      joint_scores: [K] float64, NaN where the file has none.
-      has_points: False if the file has no point list at all for this person; an empty
-        list counts as having one (poseval treats the two differently).
-      head_box_xyxy: [4] image pixels, or None.
-      person_box_xywh: [4] image pixels, or None.
-      track_id: identity within the sequence, or None.
-      score: the person's score, or None.
+    Raises:
+      AnnotationError: if the file is unreadable or malformed in any way; the message
+        names the file, the field and the remedy.
+      ValueError: if joint_ids is none of the above.
     """
-
-    keypoints_xyv: np.ndarray
-    joint_scores: np.ndarray
-    has_points: bool = True
-    head_box_xyxy: np.ndarray | None = None
-    person_box_xywh: np.ndarray | None = None
-    track_id: int | None = None
-    score: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class FrameLabel:
-    """One frame of a sequence, labelled or not.
-
-    Attributes:
-      image_name: path relative to the data root, POSIX, as the file has it.
-      image_id: the file's id, or None in the 2017 format.
-      is_labeled: the file's own flag (True if the file has none and lists persons).
-      persons: empty for unlabelled frames.
-      ignore_polygons: [N, 2] arrays, image pixels.
-    """
-
-    image_name: str
-    image_id: int | None = None
-    is_labeled: bool = True
-    persons: tuple[PersonLabel, ...] = ()
-    ignore_polygons: tuple[np.ndarray, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class SequenceLabel:
-    """All frames of one video, in order.
-
-    Attributes:
-      name: base name of the annotation file without `.json`.
-      skeleton: key of `skeleton.SKELETONS`.
-    """
-
-    name: str
-    skeleton: str
-    frames: tuple[FrameLabel, ...]
+    path = Path(path)
+    if joint_ids != "auto" and joint_ids not in NUMBERINGS:
+        raise ValueError(
+            f"unknown joint_ids {joint_ids!r}; choose auto, {', '.join(NUMBERINGS)}"
+        )
+    try:
+        content = read_mat(path) if path.suffix == ".mat" else fields.read_json(path)
+        if not isinstance(content, dict):
+            raise FieldError(
+                f"expected an object, got {fields.brief(content)}",
+                "this is no annotation file of one sequence",
+            )
+        if "annolist" in content:
+            return parse_annolist(content, path.stem, joint_ids)
+        return parse_coco_like(content, path.stem)
+    except FieldError as error:
+        raise AnnotationError(f"{path}: {error.describe()}") from None
