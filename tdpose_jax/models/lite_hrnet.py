@@ -26,7 +26,8 @@ class Depthwise(nn.Module):
     """Depthwise 3x3 convolution with bias, padding 1, as nine shifted products.
 
     XLA fuses them into one loop. Its grouped convolution computes the same thing many
-    times slower on a CPU (figures in `tests/models/test_lite_hrnet.py`).
+    times slower on a CPU: 144 ms per 256x192 crop for the whole network on two cores
+    against 18 ms (batch of five, jax 0.10.2).
     """
 
     stride: int = 1
