@@ -9,6 +9,7 @@ the camera, positive yaw turns the face to the right on screen.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -23,16 +24,10 @@ ANGLES = (
     *(f"right_{name}" for name in _SIDE),
 )
 _INDEX = {name: i for i, name in enumerate(ANGLES)}
+# in the order of _SIDE
 _SIDE_LIMITS = [
-    (-50, 170),
-    (0, 160),
-    (-70, 95),
-    (0, 145),
-    (-25, 110),
-    (-5, 40),
-    (0, 140),
-    (-30, 25),
-]
+    (-50, 170), (0, 160), (-70, 95), (0, 145), (-25, 110), (-5, 40), (0, 140), (-30, 25)
+]  # fmt: skip
 # [21, 2] degrees, what a healthy adult can do without effort
 ANGLE_LIMITS = np.array(
     [(-20, 50), (-15, 15), (-35, 35), (-60, 60), (-30, 40)] + 2 * _SIDE_LIMITS,
@@ -68,7 +63,7 @@ RIGID_SEGMENTS = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class Body:
-    """Lengths in metres. `girth` multiplies every radius, `radii` is before that."""
+    """Lengths in metres; `girth` multiplies the thickness of everything but the head."""
 
     height: float
     girth: float
@@ -329,7 +324,7 @@ def _turn(phase):
 class Action:
     """A cyclic movement: [N] phase in radians -> [N, 21] degrees."""
 
-    angles: callable
+    angles: Callable[[np.ndarray], np.ndarray]
     rate_hz: tuple[float, float]
     speed: tuple[float, float] = (0.0, 0.0)  # metres per second, along the facing
     turn_rate: float = 0.0  # degrees per second
@@ -349,11 +344,7 @@ ACTIONS = {
 
 
 def lift_of(action: str, phase: np.ndarray) -> np.ndarray:
-    """Metres between the lower foot and the ground."""
+    """[N] metres between the lower foot and the ground."""
     if action == "jump":
         return 0.42 * _jump_parts(phase)[1]
-    if action == "jack":
-        return 0.08 * np.sin(phase) ** 2
-    if action == "run":
-        return 0.05 * np.sin(phase) ** 2
-    return np.zeros(len(phase))
+    return {"jack": 0.08, "run": 0.05}.get(action, 0.0) * np.sin(phase) ** 2

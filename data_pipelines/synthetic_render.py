@@ -56,7 +56,8 @@ class Outfit:
     back: np.ndarray | None
 
 
-def _color(rng, saturation=(40, 230), value=(60, 240)) -> np.ndarray:
+def random_color(rng, saturation=(20, 190), value=(40, 240)) -> np.ndarray:
+    """[3] BGR; hue uniform, saturation and value in OpenCV's 0..255."""
     hsv = [rng.uniform(0, 180), rng.uniform(*saturation), rng.uniform(*value)]
     return cv2.cvtColor(np.uint8([[hsv]]), cv2.COLOR_HSV2BGR)[0, 0].astype(np.float64)
 
@@ -75,13 +76,13 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
         (45, 65, 100),
     )
     skin = np.array(skins[rng.integers(len(skins))]) * rng.uniform(0.9, 1.05)
-    shirt, trousers = _color(rng), _color(rng, (10, 200), (50, 200))
+    shirt, trousers = random_color(rng), random_color(rng, (10, 200), (50, 200))
     garment = {
         "skin": skin,
         "shirt": shirt,
         "trousers": trousers,
-        "hair": _color(rng, (20, 160), (15, 110)),
-        "shoe": _color(rng, (0, 120), (30, 230)),
+        "hair": random_color(rng, (20, 160), (15, 110)),
+        "shoe": random_color(rng, (0, 120), (30, 230)),
         "sleeve": shirt if rng.random() < 0.85 else skin,
         "forearm": shirt if rng.random() < 0.4 else skin,
         "shin": trousers if rng.random() < 0.7 else skin,
@@ -94,20 +95,20 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
         elif name.startswith("right_"):
             color = 0.72 * color
         colors.append(color)
-    band = _color(rng, (120, 255), (180, 255))
+    band = random_color(rng, (120, 255), (180, 255))
     bands = [
         (PART["left_forearm"], 0.3, 0.6, band),
         (PART["left_shin"], 0.3, 0.6, band),
     ]
     for name in ("upper_arm", "thigh"):
         if rng.random() < 0.5:
-            stripe, at = _color(rng), rng.uniform(0.25, 0.6)
+            stripe, at = random_color(rng), rng.uniform(0.25, 0.6)
             bands += [
                 (PART[f"{s}_{name}"], at, at + 0.14, stripe) for s in ("left", "right")
             ]
     stripes = []
     if rng.random() < 0.6:
-        stripe = _color(rng)
+        stripe = random_color(rng)
         count = int(rng.integers(1, 5))
         stripes = [((i + 0.5) / count, stripe) for i in range(count)]
     return Outfit(
@@ -115,8 +116,8 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
         bands=tuple(bands),
         stripes=tuple(stripes),
         skin=skin,
-        front=_color(rng, (0, 90), (200, 255)),
-        back=_color(rng, (60, 255), (20, 90)),
+        front=random_color(rng, (0, 90), (200, 255)),
+        back=random_color(rng, (60, 255), (20, 90)),
     )
 
 

@@ -34,6 +34,7 @@ _SWEEPERS_PER_S = 0.6
 
 _SLOT_NODE = np.array([sb.NODE.get(joint, -1) for joint in POSETRACK.joints])
 _LABELLED = _SLOT_NODE >= 0
+_ON_RIM = [POSETRACK.index("nose"), POSETRACK.index("head_top")]
 # The parts that may be in front of a joint without hiding it: those that meet there.
 _MEETS = {
     "nose": ("head",),
@@ -169,8 +170,12 @@ def _label(
         return None
     keypoints = np.concatenate([points, np.ones((len(points), 1))], 1) * keep[:, None]
     occluded = np.zeros(len(points), bool)
+    # The head's joints lie on its rim; what covers them is read a little inside.
+    seen_at = points.copy()
+    center = xy[sb.NODE["head_center"]]
+    seen_at[_ON_RIM] += 0.25 * (center - seen_at[_ON_RIM])
     for slot in np.flatnonzero(keep):
-        x, y = np.rint(points[slot]).astype(int)
+        x, y = np.rint(seen_at[slot]).astype(int)
         if 0 <= x < w and 0 <= y < h:
             occluded[slot] = int(ids[y, x]) - first_id not in _OWN_PARTS[slot]
     nose = POSETRACK.index("nose")
@@ -188,6 +193,21 @@ def _label(
     )
 
 
+def _view(canvas, affine, size_hw) -> np.ndarray:
+    """The background as the camera sees it."""
+    to_image = affine.copy()
+    to_image[:, 2] -= to_image[:, :2] @ ((np.array(canvas.shape[1::-1]) - 1) / 2)
+    return cv2.warpAffine(
+        canvas,
+        to_image,
+        size_hw[::-1],
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
+
+
+# The background moves less than limbs do: three views of it are enough.
+_NEW_BACKGROUND = (0, _MIDDLE - 1, _MIDDLE + 2)
 _INSTANTS_FOR = {1: [_MIDDLE], 3: [0, _MIDDLE, 2 * _MIDDLE], 7: list(range(_INSTANTS))}
 _MIDDLE_OF = {1: 0, 3: 1, 7: 3}
 
@@ -210,11 +230,10 @@ def render_frames(
     streams = np.random.SeedSequence(seed).spawn(5)
     world, looks, camera_rng, events, sensor_rng = map(np.random.default_rng, streams)
     camera = _Camera(camera_rng, image_size_hw)
-    sensor = scenery.sample_sensor(sensor_rng)
+    sensor = scenery.sample_sensor(sensor_rng, image_size_hw)
     exposure = camera_rng.uniform(0.25, 0.75) / FRAMES_PER_SECOND
     canvas = scenery.make_background(looks, image_size_hw, _HORIZON)
     ignored = _paint_crowd(looks, camera, canvas) if looks.random() < 0.2 else None
-    canvas_shift = (np.array(canvas.shape[1::-1]) - 1) / 2
     poles = _poles(looks, image_size_hw)
 
     half_width = 0.42 * image_size_hw[1] * _DISTANCE / camera.focal
@@ -223,7 +242,11 @@ def render_frames(
     for i in range(count):
         crosses = i > 0 and i == count - 1 and world.random() < 0.6
         person_rng = np.random.default_rng(world.integers(1 << 63))
-        movers.append(Mover(person_rng, half_width, _DEPTH_RANGE, crosses))
+        mover = Mover(person_rng, half_width, _DEPTH_RANGE, crosses)
+        if not crosses:  # people keep some distance at first
+            lane = (i + world.uniform(0.2, 0.8)) / count
+            mover.move_to((1.7 * lane - 0.85) * half_width)
+        movers.append(mover)
         outfits.append(sr.sample_outfit(looks))
 
     frame_s = 1 / FRAMES_PER_SECOND
@@ -253,15 +276,9 @@ def render_frames(
 
         total = np.zeros((*image_size_hw, 3), np.float32)
         for n, instant in enumerate(used):
-            to_image = affines[instant].copy()
-            to_image[:, 2] -= to_image[:, :2] @ canvas_shift
-            picture = cv2.warpAffine(
-                canvas,
-                to_image,
-                image_size_hw[::-1],
-                flags=cv2.INTER_LINEAR,
-                borderMode=cv2.BORDER_REFLECT_101,
-            )
+            if instant in _NEW_BACKGROUND or len(used) <= 3:
+                background = _view(canvas, affines[instant], image_size_hw)
+            picture = background.copy()
             for i in order:
                 figures[i].draw(picture, n)
             time = now + offsets[instant]
@@ -290,7 +307,10 @@ def render_frames(
             for i in range(count)
         ]  # fmt: skip
         picture, spoilt = scenery.spoil(
-            sensor_rng, sensor, total / len(used), clean_before=not spoilt
+            sensor_rng,
+            sensor,
+            total * np.float32(1 / len(used)),
+            clean_before=not spoilt,
         )
         here = camera.affine(now)
         yield RenderedFrame(
@@ -314,7 +334,7 @@ def _poles(rng, size_hw) -> list:
         polygon = np.array(
             [[x - half, top], [x + half, top], [x + half, h], [x - half, h]]
         )
-        poles.append((polygon, rng.uniform(0, 200, 3)))
+        poles.append((polygon, sr.random_color(rng)))
     return poles
 
 

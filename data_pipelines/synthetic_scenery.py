@@ -8,13 +8,17 @@ import dataclasses
 import cv2
 import numpy as np
 
-from data_pipelines.synthetic_render import capsules, fill, fixed_point
+from data_pipelines.synthetic_render import capsules, fill, fixed_point, random_color
 
 _OVERSIZE = 1.8  # the background is this much larger than the frame
+_GRAIN_SPARE = (
+    97  # pixels; drawing fresh noise for every frame would cost more than all
+)
 
 
 def _noise(rng, size_hw, cells, amplitude) -> np.ndarray:
-    grid = rng.normal(0, amplitude, (max(2, cells), max(2, cells * 2), 3))
+    grid = rng.normal(0, amplitude, (cells, cells * 2, 1))
+    grid = grid + rng.normal(0, amplitude / 3, (cells, cells * 2, 3))  # mostly grey
     return cv2.resize(
         grid.astype(np.float32), size_hw[::-1], interpolation=cv2.INTER_CUBIC
     )
@@ -31,7 +35,8 @@ def make_background(
       horizon: where wall meets ground, fraction of the frame's height.
     """
     h, w = (int(round(s * _OVERSIZE)) for s in image_size_hw)
-    wall, ground = rng.uniform(60, 210, 3), rng.uniform(50, 180, 3)
+    wall = random_color(rng, (5, 90), (80, 220))
+    ground = random_color(rng, (5, 110), (60, 190))
     line = int((horizon - 0.5) * image_size_hw[0] + h / 2)
     canvas = np.empty((h, w, 3), np.float32)
     canvas[:line], canvas[line:] = wall, ground
@@ -40,7 +45,7 @@ def make_background(
     canvas = np.clip(canvas, 0, 255).astype(np.uint8)
     unit = image_size_hw[0]
     for _ in range(int(rng.integers(25, 60))):
-        color = rng.uniform(0, 255, 3)
+        color = random_color(rng, (5, 200), (20, 250))
         x, y = rng.uniform(0, w), rng.uniform(0, h)
         kind = rng.integers(4)
         if kind == 0:  # boxes, windows
@@ -122,7 +127,7 @@ def make_flyer(rng, unit, time_s, frame_s, follows) -> Passer:
     return Passer(
         polygon=polygon,
         mark=polygon * rng.uniform(0.3, 0.75),
-        colors=rng.uniform(0, 255, (2, 3)),
+        colors=np.stack([random_color(rng), random_color(rng)]),
         start_xy=-velocity * lead,
         velocity_xy=velocity,
         born_s=time_s,
@@ -149,7 +154,7 @@ def make_sweeper(rng, image_size_hw, time_s, frame_s) -> Passer:
     return Passer(
         polygon=polygon,
         mark=mark,
-        colors=rng.uniform(0, 230, (2, 3)),
+        colors=np.stack([random_color(rng), random_color(rng)]),
         start_xy=np.array([w / 2 + begin, 0.0]),
         velocity_xy=np.array([speed, 0.0]),
         born_s=time_s,
@@ -161,16 +166,18 @@ def make_sweeper(rng, image_size_hw, time_s, frame_s) -> Passer:
 class Sensor:
     """What the camera does to every frame of a sequence, and to single ones."""
 
-    noise: float
     jpeg_quality: int
     gain: np.ndarray  # [3] white balance
     flicker: float
     trouble_rate: float  # chance that a frame is spoilt
+    grain: np.ndarray  # float32 noise, larger than the frame; each frame takes a piece
 
 
-def sample_sensor(rng) -> Sensor:
+def sample_sensor(rng, image_size_hw: tuple[int, int]) -> Sensor:
+    h, w = (s + _GRAIN_SPARE for s in image_size_hw)
+    noise = np.float32(rng.uniform(1.5, 7.0))
     return Sensor(
-        noise=rng.uniform(1.5, 7.0),
+        grain=noise * rng.standard_normal((h, w, 3), np.float32),
         jpeg_quality=int(rng.integers(68, 93)),
         gain=rng.uniform(0.88, 1.1, 3),
         flicker=rng.uniform(0.0, 0.06),
@@ -191,7 +198,8 @@ def spoil(rng, sensor: Sensor, image: np.ndarray, clean_before: bool):
       (uint8 BGR, whether the frame is spoilt so that it is hard to read alone).
     """
     chance, kind, amount, flicker = rng.random(4)
-    noise = rng.standard_normal(image.shape, np.float32)
+    y, x = rng.integers(_GRAIN_SPARE, size=2)
+    noise = sensor.grain[y : y + image.shape[0], x : x + image.shape[1]]
     gain = sensor.gain * (1 + sensor.flicker * (2 * flicker - 1))
     spoilt = bool(clean_before and chance < sensor.trouble_rate)
     unit = image.shape[0] / 240
@@ -211,5 +219,7 @@ def spoil(rng, sensor: Sensor, image: np.ndarray, clean_before: bool):
         low, high = (tuple(int(round(v)) for v in middle + s * reach) for s in (-1, 1))
         cv2.line(kernel, low, high, 1.0, 1)
         image = cv2.filter2D(image, -1, kernel / kernel.sum())
-    image = image * gain.astype(np.float32) + (offset + sensor.noise * noise)
-    return np.clip(image + 0.5, 0, 255).astype(np.uint8), spoilt
+    image = image * gain.astype(np.float32)
+    image += noise
+    image += np.float32(offset + 0.5)
+    return np.clip(image, 0, 255, out=image).astype(np.uint8), spoilt
