@@ -14,15 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from tdpose_jax.interop.weights_file import WeightsError
+
 BRANCH_WIDTHS = (40, 80, 160, 320)
 STEM_WIDTH = 32
 STAGE_MODULES = (2, 4, 2)
 UNITS_PER_MODULE = 2
 NUM_KEYPOINTS = 17
-
-
-class WeightsError(ValueError):
-    """A weights file is not what it should be. The message names file and tensor."""
 
 
 @dataclasses.dataclass(frozen=True)
