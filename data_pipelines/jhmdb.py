@@ -1,0 +1,172 @@
+"""JHMDB in its official layout -> `VideoSource`s.
+
+    ReCompress_Videos/<action>/<clip>.avi      or Rename_Images/<action>/<clip>/*.png
+    joint_positions/<action>/<clip>/joint_positions.mat     pos_img: 2 x 15 x T
+    splits/<action>_test_split<N>.txt          "<clip>.avi 1" train, 2 test
+
+`pos_img` counts pixels from 1 (MATLAB); ours count from 0. Every frame has one person.
+Joints outside the image are extrapolated by the puppet that made the labels: they are
+zeros with visibility 0 here. The person's box is the extent of the joints inside the
+image, enlarged 1.3 times (PoseTrack18's rule), since the puppet mask is not needed for
+anything else.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.frames import image_size_hw, video_size_hw
+from data_pipelines.sources import VideoSource, check_split, list_images, missing_source
+from tdpose_jax.annotations import (
+    AnnotationError,
+    FrameLabel,
+    PersonLabel,
+    SequenceLabel,
+)
+from tdpose_jax.geometry import keypoints_box_xywh
+from tdpose_jax.skeleton import JHMDB
+
+LAYOUT = """  ReCompress_Videos/<action>/<clip>.avi or Rename_Images/<action>/<clip>/*.png
+  joint_positions/<action>/<clip>/joint_positions.mat
+  splits/<action>_test_split<N>.txt"""
+BOX_ENLARGE = 1.3
+SPLIT_OF_MARK = {"1": "train", "2": "val"}
+
+
+def read_jhmdb(source: Path, split_index: int = 1) -> dict[str, list[VideoSource]]:
+    """All clips, by split: `train`, and `val` = the official test clips.
+
+    Raises:
+      AnnotationError: naming file, field and remedy.
+    """
+    lists = sorted((source / "splits").glob(f"*_test_split{split_index}.txt"))
+    if not lists:
+        raise missing_source(source, f"jhmdb (split {split_index})", LAYOUT)
+    splits: dict[str, list[VideoSource]] = {"train": [], "val": []}
+    for path in lists:
+        action = path.name.removesuffix(f"_test_split{split_index}.txt")
+        for clip, mark in read_split_list(path):
+            if mark in SPLIT_OF_MARK:  # 0: not used in this split
+                splits[SPLIT_OF_MARK[mark]].append(_read_clip(source, action, clip))
+    for split, videos in splits.items():
+        check_split(videos, split, source / "splits")
+    return splits
+
+
+def read_split_list(path: Path) -> list[tuple[str, str]]:
+    """(clip, mark) of each line; marks are 0 unused, 1 train, 2 test.
+
+    Raises:
+      AnnotationError: naming file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{path}: not a text file ({error.reason})") from error
+    out = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        match = re.fullmatch(r"([^/\0]+?)(\.avi)? ([012])\s*", line)
+        if not match or match[1] in (".", ".."):
+            raise AnnotationError(
+                f"{path}: line {number} is {line[:80]!r}, expected "
+                "'<clip>.avi 1' (train), 2 (test) or 0"
+            )
+        out.append((match[1], match[3]))
+    return out
+
+
+def load_joint_positions(path: Path) -> np.ndarray:
+    """[T, 15, 2] float64 joints in image pixels, counted from 0.
+
+    Raises:
+      AnnotationError: if the file or its `pos_img` is not what it should be.
+    """
+    import scipy.io
+
+    try:
+        content = scipy.io.loadmat(str(path), variable_names=["pos_img"])
+    except FileNotFoundError as error:
+        raise AnnotationError(f"{path}: missing; it holds the clip's joints") from error
+    # scipy raises whatever a damaged file makes it stumble over (struct.error,
+    # zlib.error, TypeError, MemoryError of an absurd size, ...).
+    except Exception as error:
+        raise AnnotationError(f"{path}: not a readable .mat file ({error})") from error
+    positions = content.get("pos_img")
+    if positions is None or not (
+        isinstance(positions, np.ndarray) and positions.dtype.kind in "iuf"
+    ):
+        raise AnnotationError(f"{path}: has no numeric field pos_img")
+    if positions.ndim == 2:  # MATLAB drops the last axis of a clip of one frame
+        positions = positions[:, :, None]
+    if positions.ndim != 3 or positions.shape[0] != 2 or positions.shape[2] == 0:
+        raise AnnotationError(
+            f"{path}: pos_img has shape {positions.shape}, expected (2, 15, frames)"
+        )
+    if positions.shape[1] != JHMDB.num_keypoints:
+        raise AnnotationError(
+            f"{path}: pos_img has {positions.shape[1]} joints, JHMDB has "
+            f"{JHMDB.num_keypoints}"
+        )
+    positions = positions.astype(np.float64).transpose(2, 1, 0)
+    if not (np.abs(positions) < 1e6).all():
+        raise AnnotationError(f"{path}: pos_img has values that are no image positions")
+    return positions - 1.0
+
+
+def label_person(
+    joints_xy_image: np.ndarray, size_hw: tuple[int, int]
+) -> PersonLabel | None:
+    """The clip's person in one frame; None if no joint lies inside the image."""
+    height, width = size_hw
+    x, y = joints_xy_image[:, 0], joints_xy_image[:, 1]
+    # A pixel covers half a unit around its centre.
+    seen = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+    box = keypoints_box_xywh(joints_xy_image, seen, BOX_ENLARGE)
+    if box is None:
+        return None
+    xyv = np.concatenate([joints_xy_image, np.ones_like(x)[:, None]], axis=1)
+    return PersonLabel(
+        keypoints_xyv=xyv * seen[:, None],
+        joint_scores=np.full(len(x), np.nan),
+        person_box_xywh=box,
+        track_id=0,
+    )
+
+
+def _read_clip(source: Path, action: str, clip: str) -> VideoSource:
+    joints = load_joint_positions(
+        source / "joint_positions" / action / clip / "joint_positions.mat"
+    )
+    folder = source / "Rename_Images" / action / clip
+    video: Path | None = source / "ReCompress_Videos" / action / f"{clip}.avi"
+    notes: tuple[tuple[str, str], ...] = ()
+    images = list_images(folder)
+    if images:
+        video = None
+        size_hw = image_size_hw(folder / images[0])
+        paths = [folder / image for image in images[: len(joints)]]
+        paths += [folder / f"{i + 1:05d}.png" for i in range(len(paths), len(joints))]
+    elif video.is_file():
+        size_hw = video_size_hw(video)
+        paths = [Path(f"{i:06d}.jpg") for i in range(len(joints))]
+    else:
+        raise AnnotationError(
+            f"{video}: missing, and no frames in {folder}; the list in splits/ names "
+            f"the clip {clip!r}"
+        )
+    frames = tuple(
+        FrameLabel(
+            image_name=f"{action}/{clip}/{i + 1:05d}.png",
+            persons=() if person is None else (person,),
+        )
+        for i, person in enumerate(label_person(xy, size_hw) for xy in joints)
+    )
+    return VideoSource(
+        label=SequenceLabel(name=clip, skeleton=JHMDB.name, frames=frames),
+        frame_paths=tuple(paths),
+        video=video,
+        notes=notes,
+    )
