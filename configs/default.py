@@ -49,6 +49,8 @@ def get_config() -> ml_collections.ConfigDict:
     model.hrnet.stage1_blocks = 4
     model.hrnet.stage_modules = (1, 4, 3)
     model.hrnet.branch_blocks = 4
+    model.hrnet.num_keypoints = 17  # of the backbone's own pretrained head
+    model.backbone_only = False  # True: train or evaluate the backbone's own heatmaps
     model.num_keypoints = 17
     model.channels = 48  # C of the motion features [paper: the backbone's width]
     model.difference_stages = (1, 2, 3, 4)  # () is the single-frame row

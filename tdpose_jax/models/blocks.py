@@ -10,14 +10,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from tdpose_jax.models import initializers as init
 from tdpose_jax.models.convolution import conv2d
 
 # PyTorch's momentum 0.1 is Flax's 0.9; epsilon is the same in both.
 BATCH_NORM_MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-5
-# Fan-out scaling for ReLU networks (He et al. 2015), as ResNet implementations use.
-DEFAULT_KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Conv(nn.Module):
@@ -33,7 +33,7 @@ class Conv(nn.Module):
     dilation: int = 1
     use_bias: bool = False
     dtype: Any = jnp.float32
-    kernel_init: Callable = DEFAULT_KERNEL_INIT
+    kernel_init: Callable = init.he_normal
 
     @nn.compact
     def __call__(self, x):
@@ -44,7 +44,7 @@ class Conv(nn.Module):
             x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.dilation
         )
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            bias = self.param("bias", init.zeros, (self.features,))
             y = y + bias.astype(self.dtype)
         return y
 
@@ -62,11 +62,10 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         channels = x.shape[-1]
-        zeros, ones = nn.initializers.zeros, nn.initializers.ones
-        scale = self.param("scale", ones, (channels,), jnp.float32)
-        bias = self.param("bias", zeros, (channels,), jnp.float32)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
-        var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        scale = self.param("scale", init.ones, (channels,), jnp.float32)
+        bias = self.param("bias", init.zeros, (channels,), jnp.float32)
+        mean = self.variable("batch_stats", "mean", np.zeros, (channels,), np.float32)
+        var = self.variable("batch_stats", "var", np.ones, (channels,), np.float32)
         if not train:
             use_mean, use_var = mean.value, var.value
         else:

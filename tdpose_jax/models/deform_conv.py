@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from tdpose_jax.models.blocks import DEFAULT_KERNEL_INIT, Conv
+from tdpose_jax.models import initializers as init
+from tdpose_jax.models.blocks import Conv
 
 
 def modulated_deform_conv(
@@ -65,7 +66,9 @@ def modulated_deform_conv(
     gathered = jnp.take_along_axis(table, index[..., None], axis=2)
     gathered = gathered.reshape(b, groups, h, w, taps, 4, per_group)
     fy, fx = fraction[..., 0], fraction[..., 1]
-    weights = jnp.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], -1)
+    weights = jnp.stack(
+        [(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], -1
+    )
     weights = (weights * modulation.astype(jnp.float32)[..., None]).astype(x.dtype)
     weights = weights.transpose(0, 3, 1, 2, 4, 5)
     samples = (gathered * weights[..., None]).sum(axis=5)
@@ -103,14 +106,14 @@ class ModulatedDeformConv(nn.Module):
             dilation=self.dilation,
             use_bias=True,
             dtype=self.dtype,
-            kernel_init=nn.initializers.zeros,
+            kernel_init=init.zeros,
         )
         offsets = Conv(2 * 9 * g, **predict, name="sampling_offsets")(x)
         modulation = nn.sigmoid(Conv(9 * g, **predict, name="modulation")(x))
         offsets = offsets.reshape(b, h, w, g, 9, 2)
         modulation = modulation.reshape(b, h, w, g, 9)
         shape = (3, 3, c, self.features)
-        kernel = self.param("kernel", DEFAULT_KERNEL_INIT, shape, jnp.float32)
+        kernel = self.param("kernel", init.he_normal, shape, jnp.float32)
         y = modulated_deform_conv(
             x.astype(self.dtype), offsets, modulation, kernel, self.dilation
         )

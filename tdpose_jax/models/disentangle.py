@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from tdpose_jax.models import initializers as init
+
 
 class ChannelGate(nn.Module):
     """sigmoid(MLP(GAP(x))): one weight per channel, C -> C / reduction -> C [ours]."""
@@ -17,8 +19,10 @@ class ChannelGate(nn.Module):
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B 1 1 C"]:
         channels = x.shape[-1]
         pooled = x.astype(jnp.float32).mean((1, 2)).astype(self.dtype)
-        hidden = nn.Dense(max(channels // self.reduction, 1), dtype=self.dtype)(pooled)
-        gate = nn.sigmoid(nn.Dense(channels, dtype=self.dtype)(nn.relu(hidden)))
+        common = dict(dtype=self.dtype, kernel_init=init.lecun_normal)
+        squeezed = max(channels // self.reduction, 1)
+        hidden = nn.relu(nn.Dense(squeezed, **common, name="squeeze")(pooled))
+        gate = nn.sigmoid(nn.Dense(channels, **common, name="expand")(hidden))
         return gate[:, None, None, :]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from tdpose_jax.models import initializers as init
 from tdpose_jax.models.blocks import BasicBlock, BatchNorm, Bottleneck, Conv
 
 
@@ -93,7 +94,7 @@ class HRNet(nn.Module):
                 1,
                 use_bias=True,
                 dtype=self.dtype,
-                kernel_init=nn.initializers.normal(0.001),
+                kernel_init=init.normal(0.001),
                 name="final_layer",
             )
             heatmaps = final(branches[0]).astype(jnp.float32)

@@ -18,6 +18,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Float
 
+from tdpose_jax.models import initializers as init
 from tdpose_jax.models.hrnet import upsample_nearest
 from tdpose_jax.shapes import AnyArray
 
@@ -39,7 +40,7 @@ class Depthwise(nn.Module):
         kernel = self.param(
             "kernel", nn.initializers.lecun_normal(), (3, 3, 1, channels)
         )
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        bias = self.param("bias", init.zeros, (channels,))
         x, kernel, bias = (jnp.asarray(v, self.dtype) for v in (x, kernel, bias))
         h_out, w_out = ((n - 1) // self.stride + 1 for n in x.shape[1:3])
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))

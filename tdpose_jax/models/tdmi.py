@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from tdpose_jax.models import initializers as init
 from tdpose_jax.models.blocks import Conv, residual_blocks
 from tdpose_jax.models.disentangle import Disentangle
 from tdpose_jax.models.temporal_difference import TemporalDifferenceEncoder
@@ -66,9 +67,7 @@ class TDMI(nn.Module):
         def unmerge(x):
             return None if x is None else x.reshape(b, frames.shape[1], *x.shape[1:])
 
-        return self.decode_window(
-            [unmerge(f) for f in features], unmerge(maps), train
-        )
+        return self.decode_window([unmerge(f) for f in features], unmerge(maps), train)
 
     @property
     def uses_supporting_frames(self) -> bool:
@@ -146,7 +145,7 @@ class TDMI(nn.Module):
             self.num_keypoints,
             use_bias=True,
             dtype=self.dtype,
-            kernel_init=nn.initializers.normal(0.001),
+            kernel_init=init.normal(0.001),
             name="pose_head",
         )
         return pose_head(x).astype(jnp.float32), out

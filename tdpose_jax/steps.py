@@ -1,0 +1,161 @@
+"""The two pure step functions. `parallel.py` maps them over devices."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tdpose_jax import heatmaps as hm
+from tdpose_jax import losses
+from tdpose_jax.models.tdmi import TDMI
+from tdpose_jax.shapes import (
+    HEATMAP_STRIDE,
+    IMAGENET_MEAN_RGB,
+    IMAGENET_STD_RGB,
+    PoseBatch,
+)
+from tdpose_jax.train_state import TrainState
+
+
+def normalize_frames(frames):
+    """uint8 RGB [..., 3] -> float32, ImageNet mean 0 and standard deviation 1."""
+    x = frames.astype(jnp.float32) / 255.0
+    return (x - IMAGENET_MEAN_RGB) / IMAGENET_STD_RGB
+
+
+def make_train_step(
+    model: TDMI,
+    auxiliary: losses.AuxiliaryNets | None,
+    optimizer: optax.GradientTransformation,
+    auxiliary_optimizer: optax.GradientTransformation,
+    loss_config,
+    axis_name: str | None,
+) -> Callable[[TrainState, PoseBatch], tuple[TrainState, dict]]:
+    """Builds step(state, batch) -> (state, metrics).
+
+    Metrics are float32 scalars, averaged over devices: the terms of the loss, gradient
+    norms, and `pck`, the share of annotated joints within a tenth of the heatmap's
+    longer side of their target.
+    """
+
+    def pmean(tree):
+        return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+    def psum(tree):
+        return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+    def train_step(state: TrainState, batch: PoseBatch):
+        size_hw = tuple(s // HEATMAP_STRIDE for s in batch.frames.shape[2:4])
+        targets, weight = hm.encode_heatmaps(
+            batch.keypoints_xy_crop,
+            batch.keypoint_weight,
+            size_hw,
+            loss_config.heatmap_sigma,
+            loss_config.heatmap_encoder,
+        )
+        frames = normalize_frames(batch.frames)
+
+        def loss_fn(params, auxiliary_params):
+            variables = {
+                "params": {**params, **state.frozen_params},
+                "batch_stats": state.batch_stats,
+            }
+            (maps, out), updates = model.apply(
+                variables, frames, train=True, mutable=["batch_stats"]
+            )
+            loss, terms = losses.total_loss(
+                maps,
+                out,
+                auxiliary,
+                auxiliary_params,
+                targets,
+                weight,
+                mi_estimator=loss_config.mi_estimator,
+                mi_weight=loss_config.mi_weight,
+                sufficiency_weight=loss_config.sufficiency_weight,
+                softmax_temperature=loss_config.softmax_temperature,
+                axis_name=axis_name,
+            )
+            return loss, (terms, maps, updates)
+
+        (_, (terms, maps, updates)), grads = jax.value_and_grad(
+            loss_fn, argnums=(0, 1), has_aux=True
+        )(state.params, state.auxiliary_params)
+        grads, auxiliary_grads = pmean(grads)
+
+        steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        auxiliary_steps, auxiliary_opt_state = auxiliary_optimizer.update(
+            auxiliary_grads, state.auxiliary_opt_state, state.auxiliary_params
+        )
+        predicted_xy, _ = hm.decode_heatmaps(maps)
+        hits, annotated = psum(
+            losses.accumulated_pck(
+                predicted_xy,
+                batch.keypoints_xy_crop / HEATMAP_STRIDE,
+                weight,
+                max(size_hw) / 10,
+            )
+        )
+        metrics = pmean(terms)
+        metrics["pck"] = hits / jnp.maximum(annotated, 1)
+        metrics["gradient_norm"] = optax.global_norm(grads)
+        if jax.tree.leaves(auxiliary_grads):
+            metrics["gradient_norm_auxiliary"] = optax.global_norm(auxiliary_grads)
+        new_state = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, steps),
+            batch_stats=pmean(updates["batch_stats"]) if updates else {},
+            opt_state=opt_state,
+            auxiliary_params=optax.apply_updates(
+                state.auxiliary_params, auxiliary_steps
+            ),
+            auxiliary_opt_state=auxiliary_opt_state,
+        )
+        return new_state, metrics
+
+    return train_step
+
+
+def make_predict_step(
+    model: TDMI,
+    decoder: str,
+    flip_permutation: Sequence[int] | None = None,
+    with_intermediates: bool = False,
+) -> Callable[[dict, PoseBatch], dict]:
+    """Builds step(variables, batch) -> predictions.
+
+    Args:
+      flip_permutation: joint permutation of the mirror image; given, predictions are
+        averaged with those of the mirrored clip.
+      with_intermediates: also return heatmaps and the small intermediates of pictures.
+
+    Predictions: `keypoints_xy_image` [B, K, 2], `keypoint_score` [B, K].
+    """
+
+    def predict_step(variables: dict, batch: PoseBatch) -> dict:
+        frames = normalize_frames(batch.frames)
+        maps, out = model.apply(variables, frames, train=False)
+        if flip_permutation is not None:
+            mirrored, _ = model.apply(variables, frames[..., ::-1, :], train=False)
+            maps = 0.5 * (maps + hm.flip_heatmaps(mirrored, flip_permutation))
+        xy_heatmap, score = hm.decode_heatmaps(maps, decoder)
+        affine = batch.crop_to_image
+        xy_crop = hm.heatmap_to_crop(xy_heatmap)
+        xy_image = jnp.einsum("bij,bkj->bki", affine[..., :2], xy_crop)
+        result = {
+            "keypoints_xy_image": xy_image + affine[:, None, :, 2],
+            "keypoint_score": score,
+        }
+        if with_intermediates:
+            keep = ("motion", "motion_useful", "motion_noisy")
+            result["heatmaps"] = maps
+            for name in keep:
+                if name in out:
+                    result[name] = jnp.abs(out[name].astype(jnp.float32)).mean(-1)
+            for name in ("useful_gate", "noisy_gate"):
+                if name in out:
+                    result[name] = out[name].astype(jnp.float32)[:, 0, 0]
+        return result
+
+    return predict_step
