@@ -22,7 +22,7 @@ from pathlib import Path
 from data_pipelines import build_steps as steps
 from data_pipelines import tfds_metadata
 from data_pipelines.build_steps import BuildOptions, Progress
-from data_pipelines.execution import run_jobs, run_jobs_with_beam
+from data_pipelines.execution import WorkerDied, run_jobs, run_jobs_with_beam
 from data_pipelines.manifest import MANIFEST, fingerprint, make_manifest, verify
 from data_pipelines.shards import (
     ShardJob,
@@ -287,7 +287,7 @@ def main(argv: Sequence[str]) -> int:
                 )
                 progress("rendering", 1, 1)
             manifest = build(options, progress)
-    except (AnnotationError, ImportError) as error:
+    except (AnnotationError, ImportError, WorkerDied) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

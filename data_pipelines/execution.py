@@ -3,7 +3,12 @@
 import concurrent.futures
 import multiprocessing
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
+
+
+class WorkerDied(RuntimeError):
+    """A process of the pool was killed."""
 
 
 def run_jobs(
@@ -21,6 +26,7 @@ def run_jobs(
 
     Raises:
       Exception: the first that a job raised; jobs not yet started are dropped.
+      WorkerDied: if a process ended without a word.
     """
     if workers <= 1 or len(jobs) <= 1:
         results = []
@@ -37,6 +43,11 @@ def run_jobs(
             for future in concurrent.futures.as_completed(index):
                 future.result()
                 done(index[future])
+        except BrokenProcessPool as error:
+            raise WorkerDied(
+                "a worker process died, most likely for want of memory; run the same "
+                "command with a smaller --workers"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
