@@ -10,8 +10,8 @@ Two keys are extra and ignored by readers of the format: `annotations[].occluded
 flags, joint covered at mid-exposure) and `images[].spoilt` (flash, defocus, darkness or
 jolt), so that results can be broken down by what the keyframe alone shows.
 
-The same arguments give the same bytes whatever `workers` is: each sequence is a function
-of (seed, split, number) alone.
+The same arguments give the same bytes whatever `workers` is: each sequence is a
+function of (seed, split, number) alone.
 """
 
 import concurrent.futures
@@ -24,10 +24,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from data_pipelines.synthetic_labels import RenderedPerson
 from data_pipelines.synthetic_scene import (
     FRAMES_PER_SECOND,
     RenderedFrame,
-    RenderedPerson,
     render_frames,
 )
 from tdpose_jax.skeleton import POSETRACK
@@ -126,6 +126,15 @@ def _annotation(image_id: int, person: RenderedPerson) -> dict:
     }
 
 
+def _check(num_frames, image_size_hw, people) -> None:
+    if not 1 <= num_frames < 10000:  # ids have four digits for the frame
+        raise ValueError(f"num_frames is {num_frames}; it must be in 1..9999")
+    if min(image_size_hw) < 64:
+        raise ValueError(f"image_size_hw is {image_size_hw}; both must be at least 64")
+    if not 1 <= people[0] <= people[1] < 100:  # ids have two digits for the person
+        raise ValueError(f"people is {people}; needs 1 <= least <= most <= 99")
+
+
 def _write_sequence(
     output: Path,
     seed: int,
@@ -198,11 +207,7 @@ def generate(
     Raises:
       ValueError: for arguments that make no sense.
     """
-    if num_frames < 1 or min(image_size_hw) < 64 or not 1 <= people[0] <= people[1]:
-        raise ValueError(
-            "synthetic data needs num_frames >= 1, image sides >= 64 and 1 <= least "
-            f"<= most people; got {num_frames}, {image_size_hw}, {people}"
-        )
+    _check(num_frames, image_size_hw, people)
     output = Path(output)
     jobs, number = [], 0
     for split, count in num_sequences.items():

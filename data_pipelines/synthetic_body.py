@@ -1,11 +1,11 @@
 """Jointed 3-D people for the embedded data set: build, joint limits, actions, motion.
 
-A body is a tree of rigid segments. A pose is 21 joint angles in degrees; `ACTIONS` turns
-a phase into angles, `Mover` strings actions together and walks the body over the ground.
+A body is a tree of rigid segments. A pose is 21 joint angles in degrees; `ACTIONS`
+turns a phase into angles. What strings actions together is in `synthetic_motion`.
 
 Frames of reference. Body: x to the person's left, y up, z forward; metres. World: X to
-the right on screen, Y up from the ground, Z away from the camera; metres. Yaw 0 looks at
-the camera, positive yaw turns the face to the right on screen.
+the right on screen, Y up from the ground, Z away from the camera; metres. Yaw 0 looks
+at the camera, positive yaw turns the face to the right on screen.
 """
 
 import dataclasses
@@ -35,10 +35,10 @@ ANGLE_LIMITS = np.array(
 )
 
 NODES = (
-    "pelvis neck_base head_bottom head_center head_jaw head_top nose left_eye right_eye "
-    "left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist "
-    "left_hand right_hand left_hip right_hip left_knee right_knee left_ankle "
-    "right_ankle left_toe right_toe"
+    "pelvis neck_base head_bottom head_center head_jaw head_top nose left_eye "
+    "right_eye left_shoulder right_shoulder left_elbow right_elbow left_wrist "
+    "right_wrist left_hand right_hand left_hip right_hip left_knee right_knee "
+    "left_ankle right_ankle left_toe right_toe"
 ).split()
 NODE = {name: i for i, name in enumerate(NODES)}
 NUM_RING = 12  # points round the face
@@ -63,7 +63,7 @@ RIGID_SEGMENTS = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class Body:
-    """Lengths in metres; `girth` multiplies the thickness of everything but the head."""
+    """Lengths in metres; `girth` multiplies the thickness of all but head and hands."""
 
     height: float
     girth: float

@@ -1,8 +1,8 @@
 """How the people of the embedded data set spend their time: actions, paths, styles.
 
 A `Mover` carries one person's state at the middle of the current frame. `points_at`
-extrapolates it by fractions of a frame, which is what motion blur needs; `step` goes on.
-Memory does not grow with the length of the video.
+extrapolates it by fractions of a frame, which is what motion blur needs; `step` goes
+on. Memory does not grow with the length of the video.
 """
 
 import numpy as np
@@ -122,7 +122,7 @@ class Mover:
         return np.clip(angles, sb.ANGLE_LIMITS[:, 0], sb.ANGLE_LIMITS[:, 1])
 
     def points_at(self, offset_s: np.ndarray) -> np.ndarray:
-        """[N] seconds from now (at most half a frame) -> [N, points, 3] world metres."""
+        """[N] seconds from now, at most half a frame -> [N, points, 3] world metres."""
         yaw = self._yaw + self._yaw_rate * offset_s
         root = self._root + self._forward(yaw) * (self._speed() * offset_s)[:, None]
         return sb.forward_kinematics(

@@ -1,8 +1,8 @@
 """Drawing of the embedded data set: clothed bodies, backgrounds, things that pass.
 
-Everything is drawn at sub-pixel positions (1/16 pixel) with integer coordinates at pixel
-centres, the convention of `tdpose_jax.geometry`. Several people at several instants are
-turned into polygons at once, since Python calls cost more than pixels here.
+Everything is drawn at sub-pixel positions (1/16 pixel) with integer coordinates at
+pixel centres, the convention of `tdpose_jax.geometry`. Several instants are turned
+into polygons at once, since Python calls cost more than pixels here.
 """
 
 import dataclasses
@@ -148,6 +148,16 @@ def fill(image, polygon, color) -> None:
     cv2.fillConvexPoly(image, polygon, color, cv2.LINE_AA, _SHIFT)
 
 
+def fill_id(ids, polygon, value: int) -> None:
+    """The same on an int32 picture of part numbers, hard edges."""
+    cv2.fillConvexPoly(ids, polygon, value, cv2.LINE_8, _SHIFT)
+
+
+def to_pixels(polygon: np.ndarray) -> np.ndarray:
+    """The inverse of `fixed_point`."""
+    return polygon / (1 << _SHIFT)
+
+
 class Figure:
     """One person at N instants, ready to be drawn: polygons in image pixels.
 
@@ -160,11 +170,7 @@ class Figure:
 
     def __init__(self, body: sb.Body, outfit: Outfit, points, xy, scale):
         self._outfit = outfit
-        radii = (
-            _RADII
-            * body.height
-            * np.where(np.arange(len(_PARTS)) == _HEAD, 1, body.girth)[:, None]
-        )
+        radii = _RADII * body.height * body.girth
         radii[_STIFF] = _RADII[_STIFF] * body.height
         a, b = xy[:, _FROM], xy[:, _TO]
         ra, rb = radii[:, 0] * scale[:, _FROM], radii[:, 1] * scale[:, _TO]
@@ -200,7 +206,7 @@ class Figure:
 
     @staticmethod
     def _toward_camera(points) -> np.ndarray:
-        """[N] > 0 where the chest faces the camera; 1 when it looks straight into it."""
+        """[N] > 0 where the chest faces the camera; 1 when straight into it."""
         front = points[:, sb.FRONT_PATCH].mean(1) - points[:, sb.BACK_PATCH].mean(1)
         return -front[:, 2] / np.linalg.norm(front, axis=-1)
 
@@ -276,4 +282,4 @@ class Figure:
                     np.concatenate([self.outlines[n, i] for i in _TORSO])
                 )
                 part = _TORSO[0]
-            cv2.fillConvexPoly(ids, polygon, int(first_id + part), 8, _SHIFT)
+            fill_id(ids, polygon, int(first_id + part))

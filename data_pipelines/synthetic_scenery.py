@@ -1,4 +1,4 @@
-"""Backgrounds and passing objects of the embedded data set, and what a camera does wrong.
+"""Scenery of the embedded data set: backgrounds, passing objects, camera faults.
 
 Backgrounds live in reference pixels: the frame as it is with the camera at rest.
 """
@@ -97,14 +97,23 @@ class Passer:
         xy = self.start_xy + self.velocity_xy * (time_s - self.born_s)
         return xy if joint_xy is None else xy + joint_xy
 
-    def draw(self, image, time_s, joint_xy=None) -> None:
+    def shapes(self, time_s: float, joint_xy: np.ndarray | None) -> list:
+        """What to fill, in order: (polygon in image pixels, colour)."""
         origin = self.origin(time_s, joint_xy)
-        fill(image, fixed_point(self.polygon + origin), self.colors[0])
-        fill(image, fixed_point(self.mark + origin), self.colors[1])
+        polygons = (self.polygon + origin, self.mark + origin)
+        return list(zip(polygons, self.colors, strict=True))
 
-    def draw_id(self, ids, time_s, value, joint_xy=None) -> None:
-        polygon = fixed_point(self.polygon + self.origin(time_s, joint_xy))
-        cv2.fillConvexPoly(ids, polygon, value, 8, 4)
+
+def make_poles(rng, size_hw) -> list:
+    """What stands in front of everything: (polygon in reference pixels, colour)."""
+    h, w = size_hw
+    poles = []
+    for _ in range(int(rng.choice([0, 0, 1, 2]))):
+        x, half = rng.uniform(-0.5, 0.5) * w, rng.uniform(0.012, 0.035) * h
+        top = -h if rng.random() < 0.6 else rng.uniform(0.05, 0.3) * h
+        corners = [[x - half, top], [x + half, top], [x + half, h], [x - half, h]]
+        poles.append((np.array(corners), random_color(rng)))
+    return poles
 
 
 def _regular(rng, radius, sides) -> np.ndarray:
