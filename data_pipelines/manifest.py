@@ -7,7 +7,6 @@ and persons and give every shard's SHA-256; `ground_truth` does so for the label
 
 import hashlib
 import json
-import struct
 from pathlib import Path
 
 from data_pipelines.shards import (
@@ -17,6 +16,7 @@ from data_pipelines.shards import (
     file_sha256,
 )
 from data_pipelines.tfds_metadata import dataset_info_json
+from data_pipelines.tfrecord import read_records
 from tdpose_jax.annotations import AnnotationError
 
 MANIFEST = "manifest.json"
@@ -151,27 +151,6 @@ def verify(folder: Path) -> list[str]:
     return faults
 
 
-def count_records(path: Path) -> int:
-    """Records of a TFRecord file, by its framing alone.
-
-    Raises:
-      ValueError: if the file ends inside a record.
-    """
-    size, at, count = path.stat().st_size, 0, 0
-    with path.open("rb") as file:
-        while at < size:
-            head = file.read(8)
-            if len(head) < 8:
-                raise ValueError("ends inside a record")
-            # length, its CRC (4), data, their CRC (4)
-            at += 8 + 4 + struct.unpack("<Q", head)[0] + 4
-            if at > size:
-                raise ValueError("ends inside a record")
-            file.seek(at)
-            count += 1
-    return count
-
-
 def _metadata_faults(folder: Path, manifest: dict) -> list[str]:
     """TFDS may have rewritten its files in its own words; the counts must agree."""
     faults = []
@@ -192,7 +171,10 @@ def _shard_faults(folder: Path, shard: dict) -> list[str]:
     faults = _file_faults(folder, shard["file"], shard["sha256"], shard["bytes"])
     if faults:
         return faults
-    count = count_records(folder / shard["file"])
+    try:
+        count = sum(1 for _ in read_records(folder / shard["file"]))
+    except ValueError as error:
+        return [str(error)]
     if count != shard["num_records"]:
         return [
             f"{shard['file']}: holds {count} records, the manifest says "

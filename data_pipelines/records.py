@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_pipelines.tfrecord import encode_example
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -80,44 +82,33 @@ def to_example(record: Record, num_keypoints: int) -> bytes:
     Raises:
       ValueError: if a field's shape contradicts `FIELDS`, or T is even.
     """
-    import tensorflow as tf
-
-    sizes = {
-        "T": len(record.frames),
-        "P": record.num_persons,
-        "K": num_keypoints,
-    }
+    sizes = {"T": len(record.frames), "P": record.num_persons, "K": num_keypoints}
     where = f"record {record.sequence}/{record.frame_index}"
     if sizes["T"] % 2 == 0:
         raise ValueError(
             f"{where}: {sizes['T']} frames; a window has the keyframe in its middle, "
             "so their number is odd"
         )
-    features = {}
+    features: dict[str, list[bytes] | np.ndarray] = {}
     for field in FIELDS:
         value = getattr(record, field.name)
         if field.kind == "bytes":
             items = value if field.shape else [value]
-            items = [v.encode() if isinstance(v, str) else v for v in items]
-            feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=items))
-        else:
-            array = np.asarray(value, field.kind)
-            expected = tuple(sizes.get(letter, letter) for letter in field.shape)
-            if array.shape != expected:
-                raise ValueError(
-                    f"{where}: field {field.name} has shape {array.shape}, expected "
-                    f"{expected} = {field.shape}"
-                )
-            flat = array.reshape(-1)
-            if field.kind == "float32":
-                if not np.isfinite(flat).all():
-                    raise ValueError(f"{where}: field {field.name} is not finite")
-                feature = tf.train.Feature(float_list=tf.train.FloatList(value=flat))
-            else:
-                feature = tf.train.Feature(int64_list=tf.train.Int64List(value=flat))
-        features[field.name] = feature
-    example = tf.train.Example(features=tf.train.Features(feature=features))
-    return example.SerializeToString(deterministic=True)
+            features[field.name] = [
+                item.encode() if isinstance(item, str) else item for item in items
+            ]
+            continue
+        array = np.asarray(value, field.kind)
+        expected = tuple(sizes.get(letter, letter) for letter in field.shape)
+        if array.shape != expected:
+            raise ValueError(
+                f"{where}: field {field.name} has shape {array.shape}, expected "
+                f"{expected} = {field.shape}"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(f"{where}: field {field.name} is not finite")
+        features[field.name] = array.reshape(-1)
+    return encode_example(features)
 
 
 def parse_example(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from data_pipelines.frames import read_frame
 from data_pipelines.records import to_example
+from data_pipelines.tfrecord import TFRecordWriter
 from data_pipelines.windows import Window, build_record
 
 FORMAT_VERSION = 1
@@ -153,9 +154,6 @@ def write_shard(job: ShardJob) -> ShardResult:
     done = finished_shard(job)
     if done:
         return done
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
-
     skipped: set[tuple[str, str]] = set()
 
     def note(path: Path, reason: str) -> None:
@@ -165,7 +163,7 @@ def write_shard(job: ShardJob) -> ShardResult:
     partial = partial_path(path)
     num_records = num_persons = 0
     try:
-        with tf.io.TFRecordWriter(str(partial)) as writer:
+        with TFRecordWriter(partial) as writer:
             for window in job.windows:
                 record = build_record(window, read_frame, note)
                 if record is not None:
