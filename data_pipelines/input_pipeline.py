@@ -92,7 +92,10 @@ class _Reader:
                 # The element failed; the iterator goes on behind it. Once more here,
                 # for an error that says what happened.
                 fields = self.visit(planned[number])
-            yield planned.pop(number), fields
+            visit = planned.pop(number)
+            if fields is not None:
+                fields["box_score"] = self.split.box_score[visit.persons]
+            yield visit, fields
 
     def visit(self, visit: Visit) -> Fields | None:
         """One visit, here and now; None if the record is corrupt.
@@ -105,7 +108,8 @@ class _Reader:
         try:
             raw, persons, epoch = map(tf.constant, self._read(visit))
             fields = self.cropper(raw, persons, epoch)
-            return {name: value.numpy() for name, value in fields.items()}
+            decoded = {name: value.numpy() for name, value in fields.items()}
+            return decoded | {"box_score": self.split.box_score[visit.persons]}
         except (CorruptRecordError, tf.errors.OpError) as error:
             message = f"{self.split.where(visit.record)}: {_reason(error)}"
             if visit.record in self.corrupt_records:
@@ -142,6 +146,7 @@ class _Batches:
             "keypoint_weight": ((size, k), np.float32),
             "crop_to_image": ((size, 2, 3), np.float32),
             "frame_is_real": ((size, t), bool),
+            "box_score": ((size,), np.float32),
             "example_is_real": ((size,), bool),
             "sample_id": ((size, SAMPLE_ID_BYTES), np.uint8),
         }

@@ -48,6 +48,8 @@ class PoseBatch:
     """Affine from crop pixels to pixels of the video frame."""
     frame_is_real: Bool[AnyArray, "B T"]
     """False where a sequence's edge was filled by repeating the nearest frame."""
+    box_score: Float[AnyArray, "B"]
+    """The detector's confidence in the person's box; 1 for annotated boxes."""
     example_is_real: Bool[AnyArray, "B"]
     """False for the padding of an evaluation batch."""
     sample_id: UInt8[AnyArray, "B L"]

@@ -1,0 +1,145 @@
+"""A run's folder: config.json, environment.txt, metrics.jsonl, results.json."""
+
+import json
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import jax
+import ml_collections
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+# Fields that may differ between a run and its continuation: they change what is logged
+# or saved, not what is computed.
+FREE_FIELDS = (
+    "train.log_every_steps",
+    "train.eval_every_steps",
+    "train.save_every_steps",
+    "train.keep_checkpoints",
+    "train.profile_steps",
+    "train.compilation_cache",
+    "train.num_steps",
+    "train.num_epochs",
+    "data.root",
+    "data.max_corrupt_records",
+    "model.backbone_weights",
+)
+
+
+class RunFolderError(ValueError):
+    """The run folder cannot be used. The message says why and what to do."""
+
+
+def flatten_config(config, prefix: str = "") -> dict:
+    """{"model.channels": 48, ...}; tuples as lists, as JSON has them."""
+    flat = {}
+    for name, value in dict(config).items():
+        if isinstance(value, ml_collections.ConfigDict | dict):
+            flat |= flatten_config(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def open_run_folder(workdir: Path, config: ml_collections.ConfigDict) -> None:
+    """Makes the folder, or checks that it belongs to the same config.
+
+    Raises:
+      RunFolderError: if it cannot be written, or holds a run of another config; the
+        message lists the differences.
+    """
+    flat = flatten_config(config)
+    path = workdir / "config.json"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            saved = json.loads(path.read_text())
+            differences = [
+                f"{name}: {saved[name] if name in saved else '(absent)'} there, "
+                f"{flat[name] if name in flat else '(absent)'} here"
+                for name in sorted(saved.keys() | flat.keys())
+                if name not in FREE_FIELDS
+                and (name not in saved or name not in flat or saved[name] != flat[name])
+            ]
+            if differences:
+                raise RunFolderError(
+                    f"{workdir} holds a run of another config; use another --workdir, "
+                    "or change back: " + "; ".join(differences)
+                )
+        if jax.process_index() == 0:
+            write_json(path, flat)
+            (workdir / "environment.txt").write_text(describe_environment())
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write to the run folder {workdir}: {error.strerror}"
+        ) from error
+
+
+def describe_environment() -> str:
+    """Commit, versions and devices, one a line."""
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    lines = [
+        f"commit {commit}",
+        f"python {platform.python_version()}",
+        *(f"{name} {metadata.version(name)}" for name in PACKAGES),
+        f"devices {jax.device_count()} x {jax.devices()[0].device_kind}",
+        f"processes {jax.process_count()}",
+        f"machine {platform.machine()}, {os.cpu_count()} cores",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_json(path: Path, content) -> None:
+    """Atomic: the file is whole or absent. NaN becomes null."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(_null_nan(content), indent=1) + "\n")
+    temporary.replace(path)
+
+
+def _null_nan(value):
+    if isinstance(value, dict):
+        return {k: _null_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_null_nan(v) for v in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+class MetricLog:
+    """Scalars to `metrics.jsonl` and, where TensorFlow is installed, TensorBoard."""
+
+    def __init__(self, workdir: Path, active: bool):
+        self._file = (workdir / "metrics.jsonl").open("a") if active else None
+        self._writer = None
+        if active:
+            try:
+                from clu import metric_writers
+            except ImportError:  # no TensorFlow: the model trains without it
+                return
+            self._writer = metric_writers.AsyncMultiWriter(
+                [metric_writers.SummaryWriter(str(workdir / "tensorboard"))]
+            )
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        if self._file is None:
+            return
+        self._file.write(json.dumps({"step": step, **_null_nan(scalars)}) + "\n")
+        self._file.flush()
+        if self._writer is not None:
+            self._writer.write_scalars(step, scalars)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        if self._writer is not None:
+            self._writer.close()
