@@ -1,0 +1,40 @@
+"""The demo: small networks on the embedded data, as `make demo` runs them.
+
+    python main.py --config=configs/demo.py:backbone     --workdir=runs/demo/backbone
+    python main.py --config=configs/demo.py:single_frame --workdir=runs/demo/single_frame
+    python main.py --config=configs/demo.py:tdmi         --workdir=runs/demo/tdmi
+
+First a backbone is trained on single frames, as the paper's is on COCO; then both rows
+train on top of it, frozen, with the same head, schedule and data.
+"""
+
+from configs import default, small
+
+ROWS = ("tdmi", "single_frame", "backbone")
+
+
+def get_config(row="tdmi"):
+    if row not in ROWS:
+        raise ValueError(f"configs/demo.py:{row}: choose one of {', '.join(ROWS)}")
+    config = default.get_config()
+    small.shrink(config)
+    config.data.root = "data/demo"
+    # People stand upright in the embedded data.
+    config.data.rotation_deg = 20.0
+    config.data.scale_std = 0.2
+    config.train.batch_size = 32
+    config.train.log_every_steps = 25
+    config.train.num_steps = 300
+    config.model.backbone_weights = "runs/demo/backbone"
+    if row == "backbone":
+        config.model.backbone_only = True
+        config.model.backbone_weights = ""
+        config.model.freeze_backbone = False
+        config.data.window_delta = 0
+        config.train.num_steps = 600
+    if row != "tdmi":
+        config.loss.mi_estimator = "none"
+    if row == "single_frame":
+        config.model.difference_stages = ()
+        config.data.window_delta = 0
+    return config

@@ -1,0 +1,290 @@
+"""The training loop and the evaluation of a run, in the order in which they happen."""
+
+import logging
+import time
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+
+from tdpose_jax import evaluate, parallel, setup_run, steps
+from tdpose_jax.checkpoint import CheckpointError, Checkpoints, load_variables
+from tdpose_jax.run_folder import MetricLog, open_run_folder
+from tdpose_jax.tables import print_results
+from tdpose_jax.train_state import init_state
+
+log = logging.getLogger(__name__)
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss is not finite; names the step and the terms."""
+
+
+def run_training(
+    config: ml_collections.ConfigDict, workdir: Path, train_iterator, eval_iterator
+) -> dict:
+    """Trains, or resumes, and evaluates at the end.
+
+    Args:
+      train_iterator: endless PoseBatches with `steps_per_epoch`, `state`, `restore`.
+      eval_iterator: finite PoseBatches, can be iterated again.
+
+    Returns:
+      The final results (see `evaluate.score_predictions`).
+
+    Raises:
+      NonFiniteLossError: the last good checkpoint stays, the batch is in `workdir`.
+    """
+    # --- Folder and log -------------------------------------------------------------
+    open_run_folder(workdir, config)
+    metric_log = MetricLog(workdir, active=jax.process_index() == 0)
+
+    # --- Model, objective, optimisers -----------------------------------------------
+    parts = setup_run.make_parts(config, train_iterator.steps_per_epoch)
+    step_fn = parallel.parallel_train_step(
+        steps.make_train_step(
+            parts.model,
+            parts.auxiliary,
+            parts.optimizer,
+            parts.auxiliary_optimizer,
+            config.loss,
+            parallel.AXIS,
+        )
+    )
+
+    # --- State: (1) resume this run, else (2) start, from backbone weights if given ---
+    checkpoints = Checkpoints(workdir, config.train.keep_checkpoints)
+    resumes = checkpoints.latest_step is not None
+    host_state = init_state(
+        parts.model,
+        parts.auxiliary,
+        parts.optimizer,
+        parts.auxiliary_optimizer,
+        num_frames=2 * config.data.window_delta + 1,
+        seed=config.seed,
+        backbone_variables=(
+            None if resumes else setup_run.load_backbone_variables(config)
+        ),
+    )
+    if resumes:
+        host_state, input_state = checkpoints.restore(host_state)
+        train_iterator.restore(input_state)
+        log.info("resumed at step %d", int(host_state.step))
+    _log_size(host_state)
+    step = int(host_state.step)
+    state = parallel.replicate(host_state)
+    del host_state
+
+    # --- Loop -----------------------------------------------------------------------
+    progress = Progress(config.train.batch_size, parts.num_steps)
+    results, pending, interval = None, None, []
+    while step < parts.num_steps:
+        began = time.perf_counter()
+        batch = next(train_iterator)
+        waited = time.perf_counter() - began
+        state, metrics = step_fn(state, parallel.shard(batch))
+        step += 1
+        # Read the previous step's metrics while the device works on this one.
+        if pending is not None:
+            interval.append(_finite_metrics(*pending, workdir))
+        pending = (step, metrics, batch)
+        progress.add(waited)
+
+        is_last = step == parts.num_steps
+        if is_last or step % config.train.log_every_steps == 0:
+            interval.append(_finite_metrics(*pending, workdir))
+            pending = None
+            scalars = {k: np.mean([m[k] for m in interval]) for k in interval[0]}
+            scalars["learning_rate"] = float(parts.schedule(step))
+            scalars |= progress.scalars()
+            metric_log.write(step, {k: float(v) for k, v in scalars.items()})
+            log.info(progress.line(step, scalars))
+            interval = []
+        evaluates = is_last or (
+            config.train.eval_every_steps and step % config.train.eval_every_steps == 0
+        )
+        if evaluates or step % config.train.save_every_steps == 0:
+            if pending is not None:  # never save a state whose loss was not finite
+                interval.append(_finite_metrics(*pending, workdir))
+                pending = None
+            saved = parallel.unreplicate(state)
+            score = None
+            if evaluates:
+                results = evaluate_state(
+                    config, workdir, saved.variables, step, parts, eval_iterator
+                )
+                score = evaluate.headline(results)
+                metric_log.write(step, {"eval_score": score})
+            checkpoints.save(saved, train_iterator.state(), score)
+            progress.restart()
+
+    # --- End ------------------------------------------------------------------------
+    checkpoints.close()
+    metric_log.close()
+    if results is None:  # resumed after the last step: only the evaluation was missing
+        variables, step = load_variables(workdir, "latest")
+        results = evaluate_state(config, workdir, variables, step, parts, eval_iterator)
+    return results
+
+
+def run_evaluation(
+    config: ml_collections.ConfigDict, workdir: Path, eval_iterator
+) -> dict:
+    """Evaluates a run's checkpoint, or without one the initial weights.
+
+    A backbone-only run is thus evaluated straight from imported weights.
+    """
+    open_run_folder(workdir, config)
+    parts = setup_run.make_parts(config)
+    try:
+        variables, step = load_variables(workdir, config.eval.checkpoint)
+        log.info("evaluating step %d of %s", step, workdir)
+    except CheckpointError as error:
+        log.warning("%s; evaluating initial weights", error)
+        step = 0
+        variables = init_state(
+            parts.model,
+            None,
+            parts.optimizer,
+            parts.auxiliary_optimizer,
+            num_frames=2 * config.data.window_delta + 1,
+            seed=config.seed,
+            backbone_variables=setup_run.load_backbone_variables(config),
+        ).variables
+    return evaluate_state(config, workdir, variables, step, parts, eval_iterator)
+
+
+def evaluate_state(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    variables: dict,
+    step: int,
+    parts: setup_run.Parts,
+    eval_iterator,
+) -> dict:
+    """Scores host variables, writes results.json, predictions and pictures."""
+    flip = parts.skeleton.flip_permutation if config.eval.flip_test else None
+    predict = parallel.parallel_predict_step(
+        steps.make_predict_step(parts.model, config.eval.decoder, flip, True)
+    )
+    total = len(eval_iterator)
+    began = time.perf_counter()
+
+    def progress(done):
+        if done == total or done % max(1, total // 5) == 0:
+            speed = done / (time.perf_counter() - began)
+            log.info(
+                "evaluated %d/%d batches, %s left",
+                done,
+                total,
+                format_seconds((total - done) / speed),
+            )
+
+    collector = evaluate.predict_split(
+        predict,
+        parallel.replicate(variables),
+        eval_iterator,
+        progress,
+        evaluate.PictureTaker(
+            workdir / "pictures",
+            config.eval.num_pictures,
+            config.loss.heatmap_sigma,
+            config.loss.heatmap_encoder,
+            parts.skeleton,
+        ),
+    )
+    # Detections are scored against the same annotations as annotated boxes.
+    split = config.data.eval_split.removesuffix("_detections")
+    results = evaluate.score_predictions(
+        collector,
+        Path(config.data.root) / "ground_truth" / split,
+        parts.skeleton,
+        config.eval.metric,
+        workdir,
+    )
+    results |= {"step": step, "seed": config.seed}
+    evaluate.save_results(results, workdir / "results.json")
+    if jax.process_index() == 0:
+        print_results({workdir.name: results})
+    return results
+
+
+def _finite_metrics(step: int, metrics, batch, workdir: Path) -> dict:
+    """One step's metrics as floats.
+
+    Raises:
+      NonFiniteLossError: if any is not finite; the batch is dumped for inspection.
+    """
+    values = {k: float(v) for k, v in parallel.unreplicate(metrics).items()}
+    bad = [k for k, v in values.items() if not np.isfinite(v)]
+    if bad:
+        path = workdir / f"bad_batch_step{step}_process{jax.process_index()}.npz"
+        np.savez_compressed(path, **dict(batch.items()))
+        raise NonFiniteLossError(
+            f"step {step}: {', '.join(bad)} not finite (all terms: {values}). The last "
+            f"good checkpoint is kept; the batch is in {path}. A lower "
+            "optim.learning_rate or optim.max_grad_norm may help"
+        )
+    return values
+
+
+def _log_size(state) -> None:
+    def millions(tree):
+        return sum(np.size(x) for x in jax.tree.leaves(tree)) / 1e6
+
+    log.info(
+        "%.3f M parameters trained, %.3f M frozen, %.3f M auxiliary",
+        millions(state.params),
+        millions(state.frozen_params),
+        millions(state.auxiliary_params),
+    )
+
+
+def format_seconds(seconds: float) -> str:
+    """75 -> '1:15', 3675 -> '1:01:15'."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class Progress:
+    """Speed and time left, split into waiting for input and everything else."""
+
+    def __init__(self, batch_size: int, num_steps: int):
+        self._batch_size, self._num_steps = batch_size, num_steps
+        self._steps, self._waited = 0, 0.0
+        self._began = time.perf_counter()
+        self._rate = 0.0
+
+    def restart(self) -> None:
+        """Leaves out of the speed what happened since the last line."""
+        self._steps, self._waited = 0, 0.0
+        self._began = time.perf_counter()
+
+    def add(self, waited: float) -> None:
+        self._steps += 1
+        self._waited += waited
+
+    def scalars(self) -> dict[str, float]:
+        """Since the last call."""
+        seconds = max(time.perf_counter() - self._began, 1e-9)
+        self._rate = self._steps / seconds
+        share = self._waited / seconds
+        self.restart()
+        return {
+            "clips_per_second": self._rate * self._batch_size,
+            "clips_per_second_per_device": self._rate
+            * self._batch_size
+            / jax.device_count(),
+            "input_wait_share": share,
+        }
+
+    def line(self, step: int, scalars: dict[str, float]) -> str:
+        left = (self._num_steps - step) / max(self._rate, 1e-9)
+        return (
+            f"step {step}/{self._num_steps}  loss {scalars['loss_model']:.5f}  "
+            f"pck {scalars['pck']:.3f}  {scalars['clips_per_second']:.1f} clips/s  "
+            f"input wait {scalars['input_wait_share']:.0%}  "
+            f"{format_seconds(left)} left"
+        )
