@@ -5,8 +5,7 @@ importing TensorFlow costs seconds and 0.7 GB each; and the bytes depend on no
 protobuf version. The tests hold both against TensorFlow's own.
 
 An Example is a protobuf map from name to one list of bytes, floats or integers:
-https://www.tensorflow.org/tutorials/load_data/tfrecord. Keys are sorted here, as in
-protobuf's deterministic serialisation.
+https://www.tensorflow.org/tutorials/load_data/tfrecord. Keys are sorted here.
 """
 
 import struct
