@@ -7,6 +7,7 @@ so that a good file pays nothing for precise messages.
 import json
 import re
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -182,19 +183,33 @@ def numbers(values: object, counts: Sequence[int]) -> np.ndarray:
         )
     if not values:
         return np.zeros(0)
-    if set(map(type, values)) <= {int, float}:
-        try:
-            array = np.array(values, dtype=np.float64)
-            if np.abs(array).max() <= MAX_COORDINATE:
-                return array
-        except OverflowError:
-            pass  # an integer beyond float64; reported with its place below
+    table = number_table([values], len(values))
+    if table is not None:
+        return table[0]
     for i, value in enumerate(values):
         with inside(f"[{i}]"):
             if isinstance(value, list):
                 raise FieldError("expected a number, got a list", "flatten it")
             number(value)
     raise AssertionError("unreachable: one of the numbers is bad")
+
+
+def number_table(rows: Sequence[object], width: int) -> np.ndarray | None:
+    """[N, width] float64, or None if any row is not `width` finite numbers.
+
+    The fast way for good files; `numbers` then finds which row is bad, and why.
+    """
+    if not all(isinstance(row, list) and len(row) == width for row in rows):
+        return None
+    if not rows:
+        return np.zeros((0, width))
+    if not set(map(type, chain.from_iterable(rows))) <= {int, float}:
+        return None
+    try:
+        table = np.array(rows, dtype=np.float64)
+    except OverflowError:
+        return None
+    return table if np.abs(table).max() <= MAX_COORDINATE else None
 
 
 def image_path(value: object) -> str:

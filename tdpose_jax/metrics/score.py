@@ -26,7 +26,7 @@ from tdpose_jax.metrics.protocols import (
     score_packed,
 )
 
-__all__ = ["group_means", "load_and_pack", "main", "score", "score_folders"]
+__all__ = ["group_means", "load_and_pack", "load_folders", "main", "score"]
 
 
 def load_and_pack(
@@ -49,22 +49,22 @@ def load_and_pack(
         raise ValueError(f"{prediction_path}: {error}") from None
 
 
-def score_folders(
+def load_folders(
     ground_truth: str | Path,
     predictions: str | Path,
-    protocol: str = "poseval",
+    protocol: str,
     num_processes: int | None = None,
-) -> tuple[dict, str]:
-    """Scores files of equal name in two folders, loading them in parallel.
+) -> tuple[EvaluationSet, str]:
+    """Reads files of equal name in two folders, in parallel.
 
     Args:
       ground_truth: folder of `.json` files (or, if it has none, `.mat` files).
       predictions: folder with a `.json` file for each of them.
       protocol: see `protocols.score`.
-      num_processes: for loading; all cores by default.
+      num_processes: all cores by default.
 
     Returns:
-      The result of `protocols.score`, and the skeleton's name.
+      All sequences packed for `protocols.score_packed`, and the skeleton's name.
 
     Raises:
       ValueError: one line naming file, and frame where it applies.
@@ -91,8 +91,7 @@ def score_folders(
         context = multiprocessing.get_context(method)
         with ProcessPoolExecutor(num_processes, mp_context=context) as pool:
             loaded = list(pool.map(load_and_pack, *jobs, chunksize=4))
-    packed = [data for data, _ in loaded]
-    return score_packed(concatenate(packed), protocol), loaded[0][1]
+    return concatenate([data for data, _ in loaded]), loaded[0][1]
 
 
 def to_json(result: dict) -> str:
@@ -143,9 +142,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", metavar="FILE.json")
     flags = parser.parse_args(arguments)
     try:
-        result, skeleton = score_folders(
+        data, skeleton = load_folders(
             flags.ground_truth, flags.predictions, flags.protocol
         )
+        result = score_packed(data, flags.protocol)
         if flags.output:
             Path(flags.output).parent.mkdir(parents=True, exist_ok=True)
             Path(flags.output).write_text(to_json(result))
