@@ -34,8 +34,8 @@ from tdpose_jax.skeleton import POSETRACK
 
 # Arguments of `generate` for the demo: learnable by a small network in minutes.
 DEMO = {
-    "num_sequences": {"train": 40, "val": 10},
-    "num_frames": 24,
+    "num_sequences": {"train": 80, "val": 15},
+    "num_frames": 16,
     "image_size_hw": (240, 320),
     "people": (2, 3),
 }

@@ -77,7 +77,7 @@ class Body:
 
     @property
     def cranium(self) -> float:
-        return 0.064 * self.height
+        return 0.074 * self.height
 
 
 def sample_body(rng: np.random.Generator) -> Body:
@@ -150,7 +150,7 @@ def forward_kinematics(
     pelvis = points[:, NODE["pelvis"]]
     base = put("neck_base", pelvis, spine, (0, body.torso, 0))
     neck = put("head_bottom", base, chest, (0, 0.035 * h, 0.006 * h))
-    center = put("head_center", neck, head, (0, 0.088 * h, 0.012 * h))
+    center = put("head_center", neck, head, (0, 0.096 * h, 0.012 * h))
     r = body.cranium
     put("head_jaw", center, head, (0, -0.5 * r, 0.22 * r))
     put("head_top", center, head, (0, r, 0))

@@ -33,7 +33,7 @@ _PARTS = (
     ("pelvis", "left_hip", "right_hip", 0.056, 0.056, "trousers", 0.01),
     ("torso_left", "left_shoulder", "left_hip", 0.045, 0.052, "shirt", 0.03),
     ("torso_right", "right_shoulder", "right_hip", 0.045, 0.052, "shirt", 0.03),
-    ("head", "head_center", "head_jaw", 0.064, 0.05, "hair", 0.08),
+    ("head", "head_center", "head_jaw", 0.074, 0.058, "hair", 0.08),
 )  # fmt: skip
 PART = {part[0]: i for i, part in enumerate(_PARTS)}
 _FROM = np.array([_N[p[1]] for p in _PARTS])
@@ -91,9 +91,9 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
     for name, *_, kind, _nearer in _PARTS:
         color = garment[kind]
         if name.startswith("left_"):
-            color = 0.72 * color + 0.28 * 250
+            color = 0.55 * color + 0.45 * 250
         elif name.startswith("right_"):
-            color = 0.72 * color
+            color = 0.62 * color
         colors.append(color)
     band = random_color(rng, (120, 255), (180, 255))
     bands = [

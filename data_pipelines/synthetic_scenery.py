@@ -40,11 +40,11 @@ def make_background(
     line = int((horizon - 0.5) * image_size_hw[0] + h / 2)
     canvas = np.empty((h, w, 3), np.float32)
     canvas[:line], canvas[line:] = wall, ground
-    for cells, amplitude in ((4, 26), (14, 16), (60, 11)):
+    for cells, amplitude in ((4, 22), (14, 12), (60, 8)):
         canvas += _noise(rng, (h, w), cells, amplitude)
     canvas = np.clip(canvas, 0, 255).astype(np.uint8)
     unit = image_size_hw[0]
-    for _ in range(int(rng.integers(25, 60))):
+    for _ in range(int(rng.integers(15, 40))):
         color = random_color(rng, (5, 200), (20, 250))
         x, y = rng.uniform(0, w), rng.uniform(0, h)
         kind = rng.integers(4)
