@@ -2,6 +2,9 @@
 
 import concurrent.futures
 import multiprocessing
+import multiprocessing.connection
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -37,7 +40,9 @@ def run_jobs(
     # Spawned: a forked child of a process that runs TensorFlow may hang.
     context = multiprocessing.get_context("spawn")
     workers = min(workers, len(jobs))
-    with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(
+        workers, context, initializer=_die_with_parent
+    ) as pool:
         index = {pool.submit(function, job): i for i, job in enumerate(jobs)}
         try:
             for future in concurrent.futures.as_completed(index):
@@ -87,3 +92,15 @@ def run_jobs_with_beam(
             | "work" >> beam.Map(function)
         )
     return [function(job) for job in jobs]
+
+
+def _die_with_parent() -> None:
+    """Ends this worker when the build is killed, lest it write into the next one."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            multiprocessing.connection.wait([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
