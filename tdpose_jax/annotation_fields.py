@@ -112,9 +112,9 @@ def as_objects(value: object) -> list[dict]:
 
 
 def required(value: dict, key: str) -> object:
+    """The caller is already `inside` the key, as for the checks that follow."""
     if key not in value:
-        with inside(f".{key}"):
-            raise FieldError("is missing", "add it or export the file again")
+        raise FieldError("is missing", "add it or export the file again")
     return value[key]
 
 
