@@ -172,9 +172,14 @@ class ClipCropper:
         """
         height, width = self.crop_size_hw
         out = np.empty((len(window_to_crop), len(images), height, width, 3), np.uint8)
-        for clip, affine in zip(out, window_to_crop, strict=True):
-            for frame, image in zip(clip, images, strict=True):
-                cv2.warpAffine(image, affine, (width, height), dst=frame)
+        # OpenCV's warp has a fast path for four channels: with both conversions 0.5 ms
+        # a frame, against 1.2 ms for three channels; the same bits.
+        rgba, warped = None, np.empty((height, width, 4), np.uint8)
+        for t, image in enumerate(images):
+            rgba = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA, dst=rgba)
+            for clip, affine in zip(out, window_to_crop, strict=True):
+                cv2.warpAffine(rgba, affine, (width, height), dst=warped)
+                cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB, dst=clip[t])
         for clip, matrix in zip(out, color, strict=False):  # none without jitter
             for frame in clip:
                 cv2.transform(frame, matrix, dst=frame)
@@ -205,7 +210,8 @@ class ClipCropper:
         )
 
         def place(persons, epoch, sequence, *fields):
-            p = self.place(persons, int(epoch), sequence.decode(), *fields)
+            sequence = np.asarray(sequence).item().decode()  # bytes, or eagerly 0-d
+            p = self.place(persons, int(epoch), sequence, *fields)
             return tuple(getattr(p, f.name) for f in dataclasses.fields(Placement))
 
         types = (tf.int32, tf.float64, tf.float64, *[tf.float32] * 3, tf.uint8)
@@ -251,5 +257,6 @@ class ClipCropper:
             "keypoint_weight": weight,
             "crop_to_image": crop_to_image,
             "frame_is_real": tf.repeat(is_real[None], tf.shape(persons)[0], axis=0),
+            "box_score": tf.gather(record["box_score"], persons),
             "sample_id": ids,
         }

@@ -146,8 +146,8 @@ def read_record(path: Path, offset: int, length: int) -> bytes:
     with open(path, "rb", buffering=0) as file:
         data = os.pread(file.fileno(), length + _FOOTER.size, offset)
     if len(data) < length + _FOOTER.size:
-        raise CorruptRecordError(f"{path}: the file ends inside the record")
+        raise CorruptRecordError("the file ends inside it")
     payload = data[:length]
     if _masked_crc(payload) != _FOOTER.unpack_from(data, length)[0]:
-        raise CorruptRecordError(f"{path}: checksum of the record's bytes is wrong")
+        raise CorruptRecordError("checksum of its bytes is wrong")
     return payload

@@ -53,6 +53,11 @@ class Split:
     first_person: np.ndarray
     box_score: np.ndarray
 
+    @property
+    def num_persons(self) -> int:
+        """N, people in all records."""
+        return int(self.first_person[-1])
+
     @functools.cached_property
     def record_of_person(self) -> np.ndarray:
         """[N] record of each person."""
