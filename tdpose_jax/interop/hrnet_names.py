@@ -4,6 +4,7 @@ The official pose HRNet (leoxiaobin/deep-high-resolution-net.pytorch), mmpose an
 share the names inside the network; they differ in prefixes and in what surrounds it.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
-from tdpose_jax.interop.weights_file import WeightsError, flatten, unflatten
+from tdpose_jax.interop.weights_file import WeightsError, unflatten
 from tdpose_jax.models.hrnet import HRNet
 
 # Wrappers: torch's DataParallel, Lightning and others, pose estimators, mmpose.
@@ -96,7 +98,7 @@ def import_hrnet(
         source[short] = name
     heatmap_layer = source.get("final_layer.weight")
     num_keypoints = tensors[heatmap_layer].shape[0] if heatmap_layer else 0
-    targets = flatten_shapes(HRNet(width=width, num_keypoints=num_keypoints))
+    targets = hrnet_shapes(width, num_keypoints)
 
     missing = [name for name in targets if torch_name(name) not in source]
     if missing:
@@ -129,10 +131,12 @@ def import_hrnet(
     return unflatten(filled), num_keypoints, unused
 
 
-def flatten_shapes(module: HRNet) -> dict[str, tuple[int, ...]]:
-    """Flat name -> shape of every variable of `module`, computing nothing."""
+@functools.cache
+def hrnet_shapes(width: int, num_keypoints: int) -> dict[str, tuple[int, ...]]:
+    """Flat name -> shape of every variable of an HRNet; computes nothing."""
+    module = HRNet(width=width, num_keypoints=num_keypoints)
     variables = jax.eval_shape(
         module.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3))
     )
-    zeros = jax.tree.map(lambda leaf: np.broadcast_to(0.0, leaf.shape), variables)
-    return {name: value.shape for name, value in flatten(zeros).items()}
+    flat = traverse_util.flatten_dict(variables, sep=".")
+    return {name: leaf.shape for name, leaf in flat.items()}

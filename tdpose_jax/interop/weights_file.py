@@ -9,8 +9,11 @@ import contextlib
 import hashlib
 import json
 import os
+import pickle
+import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,19 +63,23 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     import torch
 
     try:
-        with torch.serialization.safe_globals(_numpy_types()):
+        # torch warns about pickles of unusual versions before it refuses them.
+        with torch.serialization.safe_globals(_numpy_types()), _no_warnings():
             content = torch.load(path, map_location="cpu", weights_only=True)
-    # torch raises UnpicklingError, RuntimeError, EOFError, KeyError, struct.error, ...
-    except Exception as error:
-        text = " ".join(str(error).split())
-        if "GLOBAL" in text or "Unsupported class" in text:
-            name = text.partition("GLOBAL ")[2].split(" ")[0]
-            raise WeightsError(
-                f"{path}: refused, this pickle holds code ({name or 'unknown'}) and not "
-                "only tensors; save its state_dict with torch.save or as .safetensors"
-            ) from error
+    except pickle.UnpicklingError as error:
+        # The rest of torch's message advises to run the code; keep the cause alone.
+        cause = re.search(
+            r"GLOBAL (\S+)|WeightsUnpickler error:\s*([^\n]+)", str(error)
+        )
+        cause = "unknown" if cause is None else cause[1] or cause[2].strip()
         raise WeightsError(
-            f"{path}: damaged, or not a PyTorch file ({text[:120]})"
+            f"{path}: refused, it cannot be read without running code from it ({cause}); "
+            "save its state_dict alone with torch.save or as .safetensors"
+        ) from error
+    # torch raises RuntimeError, EOFError, KeyError, struct.error, ... on damaged files.
+    except Exception as error:
+        raise WeightsError(
+            f"{path}: damaged, or not a PyTorch file ({type(error).__name__})"
         ) from error
     for key in STATE_DICT_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -87,6 +94,13 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     if not tensors:
         raise WeightsError(f"{path}: holds no tensors")
     return tensors
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _numpy_types() -> list:
