@@ -106,8 +106,12 @@ def real_files(real: Path, folder: Path) -> list[Path]:
     content = json.loads(seventeen.read_text())
     content["annolist"] = content["annolist"][:2]
     (folder / "short17.json").write_text(json.dumps(content))
-    scipy.io.savemat(folder / "short17.mat", {"annolist": content["annolist"]})
-    names = "predictions21.json submission17.json hieve.json short17.json short17.mat"
+    for name, packed in (("plain17.mat", False), ("packed17.mat", True)):
+        scipy.io.savemat(
+            folder / name, {"annolist": content["annolist"]}, do_compression=packed
+        )
+    names = "predictions21.json submission17.json hieve.json short17.json"
+    names += " plain17.mat packed17.mat"
     return [seventeen, *eighteen, *(folder / name for name in names.split())]
 
 

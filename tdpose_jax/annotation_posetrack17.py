@@ -12,6 +12,7 @@ import numpy as np
 from tdpose_jax import annotation_fields as fields
 from tdpose_jax.annotation_fields import FieldError, inside
 from tdpose_jax.annotation_types import FrameLabel, PersonLabel, SequenceLabel
+from tdpose_jax.matfile import read_mat_variables
 from tdpose_jax.skeleton import OFFICIAL_TO_SLOT, POSETRACK, SKELETONS
 
 # MPII's ids, which part of the PoseTrack17 family of files uses; 6 pelvis and 7 thorax
@@ -234,31 +235,18 @@ def read_mat(path: Path) -> dict:
     Raises:
       FieldError: if the file is damaged or holds no `annolist`.
     """
-    import scipy.io
-
-    try:
-        content = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)
-    except Exception as error:  # loadmat raises nearly anything on damaged files
-        raise FieldError(
-            f"is not a readable MATLAB file ({type(error).__name__}: {error})",
-            "files of version 7.3 must be saved again with -v7",
-        ) from None
+    content = read_mat_variables(path)
     if "annolist" not in content:
         raise FieldError("holds no variable annolist", "this is no PoseTrack17 file")
-    plain = _plain(content["annolist"], depth=0)
-    return {"annolist": plain if isinstance(plain, list) else [plain]}
+    return {"annolist": _plain(content["annolist"])}
 
 
-def _plain(value: object, depth: int) -> object:
-    """MATLAB structs to dicts, arrays to lists, numbers to Python's."""
-    if depth > 12:
-        raise FieldError("is nested too deeply", "this is no PoseTrack17 file")
-    if hasattr(value, "_fieldnames"):
-        return {
-            key: _plain(getattr(value, key), depth + 1) for key in value._fieldnames
-        }
+def _plain(value: object) -> object:
+    """Number arrays to lists, a single number to itself; MATLAB's reader limits depth."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
     if isinstance(value, np.ndarray):
-        return [_plain(item, depth + 1) for item in value.ravel()]
-    if isinstance(value, np.generic):
-        value = value.item()
+        return value.item() if value.size == 1 else value.ravel(order="F").tolist()
     return value
