@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.frames import image_size_hw, video_size_hw
+from data_pipelines.mat_file import MatError, read_array
 from data_pipelines.sources import VideoSource, check_split, list_images, missing_source
 from tdpose_jax.annotations import (
     AnnotationError,
@@ -84,20 +85,15 @@ def load_joint_positions(path: Path) -> np.ndarray:
     Raises:
       AnnotationError: if the file or its `pos_img` is not what it should be.
     """
-    import scipy.io
-
     try:
-        content = scipy.io.loadmat(str(path), variable_names=["pos_img"])
-    except FileNotFoundError as error:
-        raise AnnotationError(f"{path}: missing; it holds the clip's joints") from error
-    # scipy raises whatever a damaged file makes it stumble over (struct.error,
-    # zlib.error, TypeError, MemoryError of an absurd size, ...).
-    except Exception as error:
-        raise AnnotationError(f"{path}: not a readable .mat file ({error})") from error
-    positions = content.get("pos_img")
-    if positions is None or not (
-        isinstance(positions, np.ndarray) and positions.dtype.kind in "iuf"
-    ):
+        positions = read_array(path.read_bytes(), "pos_img")
+    except OSError as error:
+        raise AnnotationError(
+            f"{path}: cannot be read ({error.strerror}); it holds the clip's joints"
+        ) from error
+    except MatError as error:
+        raise AnnotationError(f"{path}: {error}") from error
+    if positions is None:
         raise AnnotationError(f"{path}: has no numeric field pos_img")
     if positions.ndim == 2:  # MATLAB drops the last axis of a clip of one frame
         positions = positions[:, :, None]

@@ -1,15 +1,20 @@
 """Tiny data sets in the public formats, made on the spot: no real data needed."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import scipy.io
 
+from data_pipelines.build_steps import BuildOptions
+from data_pipelines.records import parse_example
+from data_pipelines.tfrecord import read_records
 from tdpose_jax.skeleton import JHMDB, POSETRACK
 
 SIZE_HW = (48, 64)
+TINY_SHARDS = 0.01  # megabytes: several shards from a few frames
 
 
 def picture(seed: int, size_hw: tuple[int, int] = SIZE_HW) -> np.ndarray:
@@ -135,3 +140,26 @@ def folder_bytes(root: Path) -> dict[str, bytes]:
         for path in sorted(root.rglob("*"))
         if path.is_file()
     }
+
+
+def pose_options(source: Path, output: Path, **changes) -> BuildOptions:
+    values = {
+        "dataset": "posetrack18",
+        "boxes": source / "boxes.json",
+        "shard_megabytes": TINY_SHARDS,
+    }
+    return BuildOptions(source=source, output=output, **(values | changes))
+
+
+def read_split(folder: Path, split: str) -> list[dict]:
+    records = []
+    for path in sorted(folder.glob(f"*-{split}.tfrecord-*")):
+        for data in read_records(path):
+            row = parse_example(data, 17, 5)
+            records.append({name: value.numpy() for name, value in row.items()})
+    return records
+
+
+def copy(folder: Path, target: Path) -> Path:
+    shutil.copytree(folder, target)
+    return target
