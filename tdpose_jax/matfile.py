@@ -128,8 +128,17 @@ class _Reader:
             raise _damaged("a number is cut off")
         return np.frombuffer(body, dtype)
 
+    def integers(self) -> list[int]:
+        values = self.numbers()
+        if values.dtype.kind == "f":
+            raise _damaged("fractions where integers should be")
+        return values.tolist()
+
     def text(self) -> str:
-        return self.numbers().astype(np.uint8).tobytes().decode("latin-1")
+        codes = self.integers()
+        if codes and not 0 <= min(codes) <= max(codes) <= 0x10FFFF:
+            raise _damaged("a character that does not exist")
+        return "".join(map(chr, codes))
 
     def _take(self, size: int) -> memoryview:
         end = self.position + size
@@ -146,12 +155,12 @@ def _array(reader: _Reader, depth: int) -> tuple[str, object]:
         return "", np.zeros((0, 0))
     if depth > _MAX_DEPTH:
         raise _damaged("arrays are nested too deeply")
-    flags = reader.numbers()
-    shape = [int(n) for n in reader.numbers()]
+    flags = reader.integers()
+    shape = reader.integers()
     name = reader.text()
     if len(flags) < 1 or len(shape) < 2 or len(shape) > 8 or min(shape) < 0:
         raise _damaged("an array without class or shape")
-    kind = int(flags[0]) & 0xFF
+    kind = flags[0] & 0xFF
     count = 1
     for n in shape:
         count *= n
@@ -159,25 +168,22 @@ def _array(reader: _Reader, depth: int) -> tuple[str, object]:
         return name, _container(reader, kind, count, depth)
     if kind != _CHAR and kind not in _NUMERIC:
         raise _damaged(f"array class {kind}, which labels do not use")
+    if kind == _CHAR:  # a row; labels use no text matrices
+        return name, reader.text()
     values = reader.numbers()
     if len(values) != count:
         raise _damaged(f"{len(values)} values in an array of {count}")
-    if kind == _CHAR:
-        codes = values.reshape(shape, order="F").ravel().tolist()
-        if any(code > 0x10FFFF for code in codes):
-            raise _damaged("a character that does not exist")
-        return name, "".join(map(chr, codes))
     return name, values.reshape(shape, order="F")
 
 
 def _container(reader: _Reader, kind: int, count: int, depth: int) -> object:
     keys = [""]
     if kind == _STRUCT:
-        length = reader.numbers()
+        length = reader.integers()
         names = reader.text()
-        if len(length) != 1 or length[0] < 1 or len(names) % int(length[0]):
+        if len(length) != 1 or length[0] < 1 or len(names) % length[0]:
             raise _damaged("field names of no length")
-        step = int(length[0])
+        step = length[0]
         cut = (names[i : i + step] for i in range(0, len(names), step))
         keys = [text.split("\0")[0] for text in cut]
     # Each child takes 8 bytes at least: a false count fails here, not after hours.

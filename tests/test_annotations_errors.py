@@ -64,6 +64,7 @@ CASES = [
     (17, IMAGE_NAME, "/etc/passwd", "annolist[0].image.name", "leaves the data root"),
     (17, IMAGE_NAME, "a/../../b.jpg", ".image.name", "leaves the data root"),
     (17, IMAGE_NAME, "C:\\x.jpg", ".image.name", "leaves the data root"),
+    (17, IMAGE_NAME, "a\\..\\b.jpg", ".image.name", "leaves the data root"),
     (17, IMAGE_NAME, "a\x00.jpg", ".image.name", "not portable"),
     (17, IMAGE_NAME, 5, ".image.name", "expected an image path, got 5"),
     (17, "annolist.0.is_labeled", [7], "[0].is_labeled", "got 7"),

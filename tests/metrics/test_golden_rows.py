@@ -154,3 +154,19 @@ def test_t13_wrong_joints_cost_twice_in_mota():
     expect(result["MOTA"], 100, dict.fromkeys(wrong, -100))
     assert result["AP"]["total"] == pytest.approx(800 / 15, abs=EXACT)
     assert result["MOTA"]["total"] == pytest.approx(100 / 15, abs=EXACT)
+
+
+def test_frames_emptied_by_cleaning_count_a_dummy_in_mot():
+    """A person without a point list, or wholly ignored, is dropped; unlike T8's."""
+    good = (person(0, score=0.5),)
+    guess = sequence(good, good, good)
+    gone = dataclasses.replace(empty_person(0), has_points=False)
+    result = score([sequence(good, (gone,), good)], [guess])
+    expect(result["precision"], 200 / 3)
+    expect(result["MOT_recall"], 50)
+    square = np.array([[450, -50], [700, -50], [700, 150], [450, 150.0]])
+    truth = sequence(good, (person(0, ox=500),), good, polygons=(square,))
+    expect(score([truth], [guess])["MOT_recall"], 50)
+    # T8's person has a list, an empty one: no object, so nothing is missed.
+    truth = sequence(good, (empty_person(0),), good)
+    expect(score([truth], [guess])["MOT_recall"], 100)
