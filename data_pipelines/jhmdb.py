@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.frames import image_size_hw, video_size_hw
-from data_pipelines.mat_file import MatError, read_array
 from data_pipelines.sources import VideoSource, check_split, list_images, missing_source
 from tdpose_jax.annotations import (
     AnnotationError,
@@ -26,6 +25,7 @@ from tdpose_jax.annotations import (
     SequenceLabel,
 )
 from tdpose_jax.geometry import keypoints_box_xywh
+from tdpose_jax.matfile import load_mat
 from tdpose_jax.skeleton import JHMDB
 
 LAYOUT = """  ReCompress_Videos/<action>/<clip>.avi or Rename_Images/<action>/<clip>/*.png
@@ -85,15 +85,8 @@ def load_joint_positions(path: Path) -> np.ndarray:
     Raises:
       AnnotationError: if the file or its `pos_img` is not what it should be.
     """
-    try:
-        positions = read_array(path.read_bytes(), "pos_img")
-    except OSError as error:
-        raise AnnotationError(
-            f"{path}: cannot be read ({error.strerror}); it holds the clip's joints"
-        ) from error
-    except MatError as error:
-        raise AnnotationError(f"{path}: {error}") from error
-    if positions is None:
+    positions = load_mat(path).get("pos_img")
+    if not isinstance(positions, np.ndarray):
         raise AnnotationError(f"{path}: has no numeric field pos_img")
     if positions.ndim == 2:  # MATLAB drops the last axis of a clip of one frame
         positions = positions[:, :, None]
