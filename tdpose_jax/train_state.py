@@ -104,8 +104,8 @@ def init_state(
         frozen_params=frozen,
         batch_stats=batch_stats,
         auxiliary_params=auxiliary_params,
-        opt_state=optimizer.init(params),
-        auxiliary_opt_state=auxiliary_optimizer.init(auxiliary_params),
+        opt_state=jax.jit(optimizer.init)(params),
+        auxiliary_opt_state=jax.jit(auxiliary_optimizer.init)(auxiliary_params),
     )
 
 
