@@ -125,7 +125,9 @@ def _log_parabola_peak(left, centre, right):
     # Predicted maps can be <= 0 beside the peak; the floor is far below any useful
     # value and keeps the offset finite.
     floor = 1e-4 * jnp.maximum(centre, 1e-6)
-    left, centre, right = (jnp.log(jnp.maximum(v, floor)) for v in (left, centre, right))
+    left, centre, right = (
+        jnp.log(jnp.maximum(v, floor)) for v in (left, centre, right)
+    )
     curvature = left - 2 * centre + right
     offset = 0.5 * (left - right) / jnp.where(curvature < -1e-6, curvature, -1e-6)
     return jnp.clip(jnp.where(curvature < -1e-6, offset, 0.0), -0.5, 0.5)

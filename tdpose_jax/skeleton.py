@@ -43,9 +43,7 @@ class Skeleton:
 
     @property
     def evaluated(self) -> tuple[int, ...]:
-        return tuple(
-            i for i in range(self.num_keypoints) if i not in self.unannotated
-        )
+        return tuple(i for i in range(self.num_keypoints) if i not in self.unannotated)
 
     @property
     def flip_permutation(self) -> tuple[int, ...]:
