@@ -6,9 +6,9 @@ def shrink(config):
     config.data.crop_size_hw = (128, 96)
     config.model.hrnet.width = 16
     config.model.hrnet.stem_width = 16
-    config.model.hrnet.stage1_blocks = 2
+    config.model.hrnet.stage1_blocks = 1
     config.model.hrnet.stage_modules = (1, 1, 1)
-    config.model.hrnet.branch_blocks = 2
+    config.model.hrnet.branch_blocks = 1
     config.model.channels = 32
     config.model.offset_groups = 4
     config.model.difference_blocks = (1, 1, 1, 1)

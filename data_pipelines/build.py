@@ -148,7 +148,7 @@ def generate_synthetic(source: Path, seed: int, sequences: str, workers: int) ->
     """Renders the embedded data set below `source`, unless it is there already.
 
     Args:
-      sequences: numbers of training and validation sequences, as in "40,10".
+      sequences: numbers of training and validation sequences, as in "80,15".
 
     Raises:
       AnnotationError: if `sequences` is malformed.
@@ -162,7 +162,7 @@ def generate_synthetic(source: Path, seed: int, sequences: str, workers: int) ->
     except ValueError as error:
         raise AnnotationError(
             f"--sequences={sequences}: expected two positive numbers, training and "
-            "validation, as in 40,10"
+            "validation, as in 80,15"
         ) from error
     arguments = dict(synthetic.DEMO, num_sequences={"train": train, "val": val})
     marker = source / "generated.json"
@@ -242,7 +242,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     parser.add_argument("--split_index", type=int, default=1, help="jhmdb: 1, 2 or 3")
     parser.add_argument("--seed", type=int, default=0, help="synthetic")
     parser.add_argument(
-        "--sequences", default="40,10", help="synthetic: training and validation"
+        "--sequences", default="80,15", help="synthetic: training and validation"
     )
     parser.add_argument(
         "--beam", action="store_true", help="flags not listed here go to Beam"

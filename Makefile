@@ -1,0 +1,60 @@
+# `make demo` and `make test` do everything on a fresh machine; the rest is for developers.
+# `make` owns .venv. With uv on the PATH it is used; without it plain pip works.
+
+PYTHON ?= python3
+# torch on a plain index is the CUDA build (several GB); the CPU build instead:
+#   make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+UV := $(shell command -v uv 2>/dev/null)
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(PY),$(PIP))
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo   install, build the embedded data, train, evaluate, show two tables"
+	@echo "make test   install and run the test suite"
+	@echo "make lint   format and lint checks"
+	@echo "make clean  remove what the demo made (runs/demo, data/demo)"
+
+$(PY):
+	@echo "creating $(VENV)"
+	@$(if $(UV),$(UV) venv --quiet --seed $(VENV),$(PYTHON) -m venv $(VENV))
+
+$(VENV)/.run: requirements.txt | $(PY)
+	@echo "installing requirements.txt"
+	@$(INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/.test: requirements.txt requirements-dev.txt requirements-dev-nodeps.txt requirements-export.txt | $(PY)
+	@echo "installing requirements-dev.txt and requirements-export.txt"
+	@$(INSTALL) -r requirements-dev.txt
+	@$(INSTALL) --no-deps -r requirements-dev-nodeps.txt
+	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements-export.txt
+	@touch $@ $(VENV)/.run
+
+# The embedded data set; 95 short sequences, about half a minute.
+data/demo/manifest.json: $(VENV)/.run
+	@$(PY) -m data_pipelines.build --dataset=synthetic --output=data/demo
+
+demo: data/demo/manifest.json
+	@mkdir -p runs/demo
+	$(PY) main.py --config=configs/demo.py:backbone --workdir=runs/demo/backbone
+	$(PY) main.py --config=configs/demo.py:single_frame --workdir=runs/demo/single_frame
+	$(PY) main.py --config=configs/demo.py:tdmi --workdir=runs/demo/tdmi
+	@$(PY) -m tdpose_jax.tables runs/demo/tdmi runs/demo/single_frame \
+		--output=runs/demo/results.json
+
+test: $(VENV)/.test
+	@$(PY) -m pytest -n 2 --dist=worksteal
+
+lint: $(VENV)/.test
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+clean:
+	rm -rf runs/demo data/demo
