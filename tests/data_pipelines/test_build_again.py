@@ -109,6 +109,45 @@ def test_a_changed_source_is_built_anew(pose_source, tmp_path):
     assert small_sets.folder_bytes(output) == small_sets.folder_bytes(fresh)
 
 
+@pytest.mark.parametrize("where", ["joint", "polygon", "box"])
+def test_a_changed_label_alone_is_seen(pose_source, tmp_path, where):
+    root = small_sets.copy(pose_source, tmp_path / "source")
+    output = tmp_path / "out"
+    build(small_sets.pose_options(root, output))
+    path = root / "annotations/train/a.json"
+    content = json.loads(path.read_text())
+    if where == "joint":
+        content["annotations"][3]["keypoints"][0] += 1
+    elif where == "box":  # in no label file, only in a record
+        boxes = json.loads((root / "boxes.json").read_text())
+        boxes[0]["score"] = 0.5
+        (root / "boxes.json").write_text(json.dumps(boxes))
+    else:  # in no record, only in the label files
+        content["images"][4]["ignore_regions_x"] = [[1, 2, 3]]
+        content["images"][4]["ignore_regions_y"] = [[1, 2, 1]]
+    path.write_text(json.dumps(content))
+    build(small_sets.pose_options(root, output))
+    fresh = tmp_path / "fresh"
+    build(small_sets.pose_options(root, fresh))
+    assert small_sets.folder_bytes(output) == small_sets.folder_bytes(fresh)
+
+
+def test_a_rebuild_that_stops_leaves_no_manifest(pose_source, tmp_path, monkeypatch):
+    root = small_sets.copy(pose_source, tmp_path / "source")
+    output = tmp_path / "out"
+    build(small_sets.pose_options(root, output))
+    small_sets.write_frame(root / "images/val/c/000004.jpg", 99)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shards, "build_record", stop)
+    with pytest.raises(KeyboardInterrupt):
+        build(small_sets.pose_options(root, output))
+    with pytest.raises(AnnotationError, match="holds no complete data set"):
+        verify(output)
+
+
 def test_a_damaged_data_set_is_repaired(pose_built, pose_source, tmp_path):
     output = small_sets.copy(pose_built, tmp_path / "out")
     next(output.glob("*.tfrecord-*")).unlink()
