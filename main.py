@@ -1,7 +1,8 @@
 """Trains or evaluates: python main.py --config=configs/posetrack17.py --workdir=runs/a.
 
-This file only reads flags, keeps TensorFlow off the accelerators, logs the devices and
-hands over to `tdpose_jax.train`.
+This file only reads flags, joins the other processes if there are any, keeps TensorFlow
+off the accelerators, logs the devices and hands over to `tdpose_jax.train`. Exit codes:
+0 finished, 1 error, 75 preempted (saved; the same command continues).
 """
 
 import logging
@@ -16,10 +17,20 @@ FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "Config, e.g. configs/posetrack17.py")
 flags.DEFINE_string("workdir", None, "Run folder: checkpoints, metrics, results.")
 flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
+flags.DEFINE_enum(
+    "distributed",
+    "auto",
+    ["auto", "on", "off"],
+    "Join other processes: auto if --coordinator is given or SLURM, Open MPI or GKE "
+    "started several; on for TPU pods.",
+)
+flags.DEFINE_string("coordinator", None, "host:port of process 0, if jax cannot know.")
+flags.DEFINE_integer("num_processes", None, "Number of processes, likewise.")
+flags.DEFINE_integer("process_id", None, "This one's number from 0, likewise.")
+flags.DEFINE_integer(
+    "heartbeat_seconds", 60, "A process silent for so long counts as dead."
+)
 flags.mark_flags_as_required(["config", "workdir"])
-
-# One-line messages for what a user can mend; everything else keeps its traceback.
-USER_ERRORS = (ValueError, FileNotFoundError)
 
 
 def main(argv):
@@ -29,6 +40,43 @@ def main(argv):
     logging.getLogger("absl").setLevel(logging.WARNING)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+    import jax
+
+    from tdpose_jax import distributed
+    from tdpose_jax.preemption import EXIT_CODE, Preempted
+    from tdpose_jax.train import NonFiniteLossError
+
+    # One-line messages for what a user can mend; the rest keeps its traceback.
+    user_errors = (ValueError, OSError, NonFiniteLossError)
+    if os.environ.get("TDPOSE_TRACEBACK"):
+        user_errors = ()
+    try:
+        distributed.initialize(
+            FLAGS.distributed,
+            FLAGS.coordinator,
+            FLAGS.num_processes,
+            FLAGS.process_id,
+            FLAGS.heartbeat_seconds,
+        )
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    try:
+        run()
+    except Preempted as error:
+        logging.info("%s", error)
+        sys.exit(EXIT_CODE)
+    except Exception as error:
+        if isinstance(error, user_errors):
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        else:
+            logging.exception("process %d failed", jax.process_index())
+        if jax.process_count() > 1:
+            distributed.end_after(error, FLAGS.heartbeat_seconds)
+        sys.exit(1)
+
+
+def run():
+    """What each process does once all are joined."""
     import jax
     import tensorflow as tf
 
@@ -48,30 +96,25 @@ def main(argv):
         jax.devices()[0].device_kind,
     )
     workdir = Path(FLAGS.workdir)
-    try:
-        setup_run.check_config(config)
-        eval_iterator = make_eval_iterator(
-            config.data,
-            config.data.eval_split,
-            parallel.per_process_batch(config.eval.batch_size, "eval.batch_size"),
-            jax.process_index(),
-            jax.process_count(),
-        )
-        if FLAGS.mode == "eval":
-            train.run_evaluation(config, workdir, eval_iterator)
-            return
-        train_iterator = TrainIterator(
-            config.data,
-            config.seed,
-            parallel.per_process_batch(config.train.batch_size, "train.batch_size"),
-            jax.process_index(),
-            jax.process_count(),
-        )
-        train.run_training(config, workdir, train_iterator, eval_iterator)
-    except USER_ERRORS as error:
-        if os.environ.get("TDPOSE_TRACEBACK"):
-            raise
-        sys.exit(f"error: {error}")
+    setup_run.check_config(config)
+    eval_iterator = make_eval_iterator(
+        config.data,
+        config.data.eval_split,
+        parallel.per_process_batch(config.eval.batch_size, "eval.batch_size"),
+        jax.process_index(),
+        jax.process_count(),
+    )
+    if FLAGS.mode == "eval":
+        train.run_evaluation(config, workdir, eval_iterator)
+        return
+    train_iterator = TrainIterator(
+        config.data,
+        config.seed,
+        parallel.per_process_batch(config.train.batch_size, "train.batch_size"),
+        jax.process_index(),
+        jax.process_count(),
+    )
+    train.run_training(config, workdir, train_iterator, eval_iterator)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
 """Checkpoints: orbax, asynchronous, the last few and the best by the eval metric.
 
 State is saved as host arrays of one replica, so that a checkpoint restores on any
-number of devices and processes. A checkpoint that was not finished is never listed.
+number of devices and processes. A checkpoint is written under another name and renamed
+when it is whole, so that one that was not finished is never listed.
 """
 
+import contextlib
 import dataclasses
+import math
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +22,18 @@ from tdpose_jax.train_state import TrainState, fit_tree
 FOLDERS = {"latest": "checkpoints", "best": "checkpoint_best"}
 
 
+# What file systems and tensorstore say when the disk, not the program, is at fault.
+_DISK_FAULTS = re.compile(
+    "No space left on device|Disk quota exceeded|File too large|Input/output error|"
+    "Read-only file system|Permission denied"
+)
+
+
 class CheckpointError(ValueError):
-    """A checkpoint is missing or belongs to another model. Names it and the remedy."""
+    """A checkpoint is missing, unreadable, cannot be written, or is another model's.
+
+    Names it and the remedy.
+    """
 
 
 @dataclasses.dataclass
@@ -35,44 +50,76 @@ class Checkpoints:
 
     def __post_init__(self):
         folder = Path(self.workdir).absolute()
-        self._latest = ocp.CheckpointManager(
-            folder / FOLDERS["latest"],
-            options=ocp.CheckpointManagerOptions(max_to_keep=self.keep),
-        )
-        self._best = ocp.CheckpointManager(
-            folder / FOLDERS["best"],
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=1,
-                best_fn=lambda metrics: metrics["score"],
-                best_mode="max",
-            ),
-        )
+        with self._explained():
+            # What a killed process left half written is removed here.
+            self._latest = ocp.CheckpointManager(
+                folder / FOLDERS["latest"],
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=self.keep, cleanup_tmp_directories=True
+                ),
+            )
+            self._best = ocp.CheckpointManager(
+                folder / FOLDERS["best"],
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=1, cleanup_tmp_directories=True
+                ),
+            )
 
     @property
     def latest_step(self) -> int | None:
         return self._latest.latest_step()
 
-    def save(self, state: TrainState, input_state: dict, score: float | None) -> None:
-        """Starts saving; `state` holds host arrays. With a score, it may be the best."""
+    def save(self, state: TrainState, input_state: dict) -> None:
+        """Starts saving; `state` holds host arrays.
+
+        Raises:
+          CheckpointError: if the disk refuses, at once or what an earlier call started.
+        """
         step = int(state.step)
-        args = ocp.args.Composite(
-            state=ocp.args.StandardSave(dataclasses.asdict(state)),
-            input=ocp.args.JsonSave(input_state),
-        )
         if self._latest.latest_step() != step:
-            self._latest.save(step, args=args)
-        if score is not None and step not in self._best.all_steps():
-            self._best.save(step, args=args, metrics={"score": float(score)})
+            with self._explained():
+                contents = _contents(state, input_state)
+                self._latest.save(step, args=ocp.args.Composite(**contents))
+
+    def save_if_best(self, state: TrainState, input_state: dict, score: float) -> bool:
+        """Saves into `checkpoint_best/` what scores higher than what is there; waits.
+
+        Raises:
+          CheckpointError: if the disk refuses.
+        """
+        step, best = int(state.step), self._best.latest_step()
+        with self._explained():
+            if best is not None:
+                kept = self._best.restore(
+                    best, args=ocp.args.Composite(score=ocp.args.JsonRestore())
+                )["score"]["score"]
+                if best >= step or not (math.isnan(kept) or score > kept):
+                    return False
+            contents = _contents(state, input_state)
+            contents["score"] = ocp.args.JsonSave({"score": float(score)})
+            self._best.save(step, args=ocp.args.Composite(**contents))
+            self._best.wait_until_finished()
+        return True
 
     def restore(self, target: TrainState, step: int | None = None) -> tuple:
         """(state, input state) of the latest or a given checkpoint.
 
         Raises:
-          CheckpointError: naming the first tensor that does not fit the model.
+          CheckpointError: if it is damaged, or naming the first tensor that does not
+            fit the model.
         """
         step = self.latest_step if step is None else step
         folder = Path(self.workdir) / FOLDERS["latest"] / str(step)
-        saved = load_state_tree(folder)
+        try:
+            saved = load_state_tree(folder)
+            input_state = self._latest.restore(
+                step, args=ocp.args.Composite(input=ocp.args.JsonRestore())
+            )["input"]
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            raise CheckpointError(
+                f"checkpoint {folder} is damaged ({_first_line(error)}). Delete that "
+                "folder to go on from the one before it, if there is one"
+            ) from error
         fields = dataclasses.asdict(target)
         restored = {}
         for name, value in fields.items():
@@ -84,20 +131,54 @@ class Checkpoints:
                     "Use another --workdir, or the config that made it "
                     f"({Path(self.workdir) / 'config.json'})"
                 ) from error
-        input_state = self._latest.restore(
-            step, args=ocp.args.Composite(input=ocp.args.JsonRestore())
-        )["input"]
         return target.replace(**restored), input_state
 
     def wait(self) -> None:
-        """Blocks until everything that was started is on disk."""
-        self._latest.wait_until_finished()
-        self._best.wait_until_finished()
+        """Blocks until everything that was started is on disk.
+
+        Raises:
+          CheckpointError: if the disk refuses.
+        """
+        with self._explained():
+            self._latest.wait_until_finished()
 
     def close(self) -> None:
         self.wait()
         self._latest.close()
         self._best.close()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns a fault of the disk, however deep it is wrapped, into a clear error."""
+        try:
+            yield
+        except Exception as error:
+            cause = error
+            while cause is not None:
+                found = _DISK_FAULTS.search(str(cause))
+                if found:
+                    steps = ocp.utils.checkpoint_steps(
+                        Path(self.workdir) / FOLDERS["latest"]
+                    )
+                    raise CheckpointError(
+                        f"cannot write a checkpoint into {self.workdir}: {found[0]}. "
+                        f"Whole checkpoints there: steps {sorted(steps) or 'none'}. "
+                        "Make room, then run the same command again"
+                    ) from error
+                cause = cause.__cause__ or cause.__context__
+            raise
+
+
+def _contents(state: TrainState, input_state: dict) -> dict[str, Any]:
+    return {
+        "state": ocp.args.StandardSave(dataclasses.asdict(state)),
+        "input": ocp.args.JsonSave(input_state),
+    }
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _restore_field(target: Any, saved: Any, name: str) -> Any:

@@ -1,14 +1,19 @@
 """A run's folder: config.json, environment.txt, metrics.jsonl, results.json."""
 
+import contextlib
+import hashlib
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import jax
 import ml_collections
+import numpy as np
+from jax.experimental import multihost_utils
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # Fields that may differ between a run and its continuation: they change what is logged
@@ -48,9 +53,17 @@ def open_run_folder(workdir: Path, config: ml_collections.ConfigDict) -> None:
 
     Raises:
       RunFolderError: if it cannot be written, or holds a run of another config; the
-        message lists the differences.
+        message lists the differences; or if processes were given different configs.
     """
     flat = flatten_config(config)
+    digest = hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).digest()
+    digests = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
+    different = np.flatnonzero((digests != digests.reshape(-1, 32)[0]).any(-1))
+    if different.size:
+        raise RunFolderError(
+            f"process {different[0]} was started with another config than process 0; "
+            "give all of them the same command line and the same code"
+        )
     path = workdir / "config.json"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -102,9 +115,17 @@ def describe_environment() -> str:
 
 def write_json(path: Path, content) -> None:
     """Atomic: the file is whole or absent. NaN becomes null."""
+    _replace_text(path, json.dumps(_null_nan(content), indent=1) + "\n")
+
+
+def _replace_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(_null_nan(content), indent=1) + "\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _null_nan(value):
@@ -116,30 +137,72 @@ def _null_nan(value):
 
 
 class MetricLog:
-    """Scalars to `metrics.jsonl` and, where TensorFlow is installed, TensorBoard."""
+    """Scalars to `metrics.jsonl` and, where TensorFlow is installed, TensorBoard.
 
-    def __init__(self, workdir: Path, active: bool):
-        self._file = (workdir / "metrics.jsonl").open("a") if active else None
+    Args:
+      active: False on all processes but one; then nothing is written.
+      step: where the run starts or goes on. Lines of later steps, from steps that were
+        made and then lost, are removed: the file shows every step once.
+    """
+
+    def __init__(self, workdir: Path, active: bool, step: int):
+        self._path = workdir / "metrics.jsonl"
         self._writer = None
-        if active:
-            try:
-                from clu import metric_writers
-            except ImportError:  # no TensorFlow: the model trains without it
-                return
-            self._writer = metric_writers.AsyncMultiWriter(
-                [metric_writers.SummaryWriter(str(workdir / "tensorboard"))]
-            )
+        if not active:
+            self._path = None
+            return
+        kept = [line for line in read_metrics(workdir) if line["step"] <= step]
+        with self._explained():
+            text = "".join(json.dumps(line) + "\n" for line in kept)
+            _replace_text(self._path, text)
+            self._file = self._path.open("a")
+        try:
+            from clu import metric_writers
+        except ImportError:  # no TensorFlow: the model trains without it
+            return
+        self._writer = metric_writers.AsyncMultiWriter(
+            [metric_writers.SummaryWriter(str(workdir / "tensorboard"))]
+        )
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
-        if self._file is None:
+        """Raises: RunFolderError: if the disk refuses."""
+        if self._path is None:
             return
-        self._file.write(json.dumps({"step": step, **_null_nan(scalars)}) + "\n")
-        self._file.flush()
+        with self._explained():
+            self._file.write(json.dumps({"step": step, **_null_nan(scalars)}) + "\n")
+            self._file.flush()
         if self._writer is not None:
             self._writer.write_scalars(step, scalars)
 
     def close(self) -> None:
-        if self._file is not None:
+        if self._path is not None:
             self._file.close()
         if self._writer is not None:
             self._writer.close()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write {self._path}: {error.strerror}. Checkpoints saved before "
+                "are whole; run the same command again when this is mended"
+            ) from error
+
+
+def read_metrics(workdir: Path) -> list[dict]:
+    """The lines of metrics.jsonl, without one that was cut short by a kill."""
+    path = workdir / "metrics.jsonl"
+    lines = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines
+
+
+def evaluated_steps(workdir: Path) -> set[int]:
+    """Steps whose evaluation was finished, its checkpoint kept if it was the best."""
+    return {m["step"] for m in read_metrics(workdir) if "eval_score" in m}

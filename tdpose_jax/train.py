@@ -10,7 +10,9 @@ import numpy as np
 
 from tdpose_jax import evaluate, parallel, setup_run, steps
 from tdpose_jax.checkpoint import CheckpointError, Checkpoints, load_variables
-from tdpose_jax.run_folder import MetricLog, open_run_folder
+from tdpose_jax.preemption import Preempted, PreemptionNotice
+from tdpose_jax.progress import Profiler, Progress, format_seconds
+from tdpose_jax.run_folder import MetricLog, evaluated_steps, open_run_folder
 from tdpose_jax.tables import print_results
 from tdpose_jax.train_state import init_state
 
@@ -35,10 +37,17 @@ def run_training(
 
     Raises:
       NonFiniteLossError: the last good checkpoint stays, the batch is in `workdir`.
+      Preempted: after SIGTERM, when everything is saved.
+      CheckpointError, RunFolderError: the folder or the disk is at fault.
     """
-    # --- Folder and log -------------------------------------------------------------
+    with PreemptionNotice() as notice:
+        return _train(config, workdir, train_iterator, eval_iterator, notice)
+
+
+def _train(config, workdir, train_iterator, eval_iterator, notice) -> dict:
+    # --- Folder ---------------------------------------------------------------------
     open_run_folder(workdir, config)
-    metric_log = MetricLog(workdir, active=jax.process_index() == 0)
+    already_evaluated = evaluated_steps(workdir)
 
     # --- Model, objective, optimisers -----------------------------------------------
     parts = setup_run.make_parts(config, train_iterator.steps_per_epoch)
@@ -73,58 +82,84 @@ def run_training(
         log.info("resumed at step %d", int(host_state.step))
     _log_size(host_state)
     step = int(host_state.step)
+    metric_log = MetricLog(workdir, jax.process_index() == 0, step)
+
+    def evaluates_at(step):
+        every = config.train.eval_every_steps
+        return step == parts.num_steps or (every and step and step % every == 0)
+
+    def evaluate_and_keep(saved) -> dict:
+        results = evaluate_state(
+            config, workdir, saved.variables, step, parts, eval_iterator, notice
+        )
+        score = evaluate.headline(results)
+        checkpoints.save_if_best(saved, train_iterator.state(), score)
+        metric_log.write(step, {"eval_score": score})
+        return results
+
+    results = None
+    is_last = step == parts.num_steps
+    if evaluates_at(step) and (is_last or step not in already_evaluated):
+        # The run ended while it evaluated, or it is complete and asked for again.
+        results = evaluate_and_keep(host_state)
     state = parallel.replicate(host_state)
     del host_state
 
     # --- Loop -----------------------------------------------------------------------
     progress = Progress(config.train.batch_size, parts.num_steps)
-    results, pending, interval = None, None, []
-    while step < parts.num_steps:
-        began = time.perf_counter()
-        batch = next(train_iterator)
-        waited = time.perf_counter() - began
-        state, metrics = step_fn(state, parallel.shard(batch))
-        step += 1
-        # Read the previous step's metrics while the device works on this one.
+    profiler = Profiler(workdir / "tensorboard", config.train.profile_steps)
+    pending, interval = None, []
+
+    def read_pending():
+        """The metrics of the last step made; raises if they are not finite."""
+        nonlocal pending
         if pending is not None:
             interval.append(_finite_metrics(*pending, workdir))
-        pending = (step, metrics, batch)
-        progress.add(waited)
+        pending = None
 
+    while step < parts.num_steps:
+        profiler.before_step()
+        with progress.timed("input"):
+            batch = next(train_iterator)
+        with progress.timed("device"):
+            state, metrics = step_fn(state, parallel.shard(batch))
+            step += 1
+            # Read the previous step's metrics while the device works on this one.
+            read_pending()
+        pending = (step, metrics, batch)
+        progress.step_done()
+
+        stops = notice.reached(step)
         is_last = step == parts.num_steps
-        if is_last or step % config.train.log_every_steps == 0:
-            interval.append(_finite_metrics(*pending, workdir))
-            pending = None
+        logs = is_last or step % config.train.log_every_steps == 0
+        saves = stops or evaluates_at(step) or step % config.train.save_every_steps == 0
+        if logs or saves:  # never save a state whose loss was not finite
+            with progress.timed("device"):
+                read_pending()
+        if saves:
+            with progress.timed("save"):
+                saved = parallel.unreplicate(state)
+                checkpoints.save(saved, train_iterator.state())
+        if logs:
             scalars = {k: np.mean([m[k] for m in interval]) for k in interval[0]}
             scalars["learning_rate"] = float(parts.schedule(step))
             scalars |= progress.scalars()
             metric_log.write(step, {k: float(v) for k, v in scalars.items()})
             log.info(progress.line(step, scalars))
-            interval = []
-        evaluates = is_last or (
-            config.train.eval_every_steps and step % config.train.eval_every_steps == 0
-        )
-        if evaluates or step % config.train.save_every_steps == 0:
-            if pending is not None:  # never save a state whose loss was not finite
-                interval.append(_finite_metrics(*pending, workdir))
-                pending = None
-            saved = parallel.unreplicate(state)
-            score = None
-            if evaluates:
-                results = evaluate_state(
-                    config, workdir, saved.variables, step, parts, eval_iterator
-                )
-                score = evaluate.headline(results)
-                metric_log.write(step, {"eval_score": score})
-            checkpoints.save(saved, train_iterator.state(), score)
-            progress.restart()
+            interval.clear()
+        if stops and not is_last:
+            checkpoints.wait()
+            profiler.close()
+            raise Preempted(step, workdir)
+        if evaluates_at(step):
+            checkpoints.wait()  # what the evaluation may be killed in is on disk
+            with progress.paused():
+                results = evaluate_and_keep(saved)
 
     # --- End ------------------------------------------------------------------------
+    profiler.close()
     checkpoints.close()
     metric_log.close()
-    if results is None:  # resumed after the last step: only the evaluation was missing
-        variables, step = load_variables(workdir, "latest")
-        results = evaluate_state(config, workdir, variables, step, parts, eval_iterator)
     return results
 
 
@@ -162,8 +197,13 @@ def evaluate_state(
     step: int,
     parts: setup_run.Parts,
     eval_iterator,
+    notice: PreemptionNotice | None = None,
 ) -> dict:
-    """Scores host variables, writes results.json, predictions and pictures."""
+    """Scores host variables, writes results.json, predictions and pictures.
+
+    Raises:
+      Preempted: between batches, if `notice` says so; the caller has saved the state.
+    """
     flip = parts.skeleton.flip_permutation if config.eval.flip_test else None
     predict = parallel.parallel_predict_step(
         steps.make_predict_step(parts.model, config.eval.decoder, flip, True)
@@ -172,6 +212,8 @@ def evaluate_state(
     began = time.perf_counter()
 
     def progress(done):
+        if notice is not None and notice.received:
+            raise Preempted(step, workdir)
         if done == total or done % max(1, total // 5) == 0:
             speed = done / (time.perf_counter() - began)
             log.info(
@@ -239,52 +281,3 @@ def _log_size(state) -> None:
         millions(state.frozen_params),
         millions(state.auxiliary_params),
     )
-
-
-def format_seconds(seconds: float) -> str:
-    """75 -> '1:15', 3675 -> '1:01:15'."""
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
-class Progress:
-    """Speed and time left, split into waiting for input and everything else."""
-
-    def __init__(self, batch_size: int, num_steps: int):
-        self._batch_size, self._num_steps = batch_size, num_steps
-        self._steps, self._waited = 0, 0.0
-        self._began = time.perf_counter()
-        self._rate = 0.0
-
-    def restart(self) -> None:
-        """Leaves out of the speed what happened since the last line."""
-        self._steps, self._waited = 0, 0.0
-        self._began = time.perf_counter()
-
-    def add(self, waited: float) -> None:
-        self._steps += 1
-        self._waited += waited
-
-    def scalars(self) -> dict[str, float]:
-        """Since the last call."""
-        seconds = max(time.perf_counter() - self._began, 1e-9)
-        self._rate = self._steps / seconds
-        share = self._waited / seconds
-        self.restart()
-        return {
-            "clips_per_second": self._rate * self._batch_size,
-            "clips_per_second_per_device": self._rate
-            * self._batch_size
-            / jax.device_count(),
-            "input_wait_share": share,
-        }
-
-    def line(self, step: int, scalars: dict[str, float]) -> str:
-        left = (self._num_steps - step) / max(self._rate, 1e-9)
-        return (
-            f"step {step}/{self._num_steps}  loss {scalars['loss_model']:.5f}  "
-            f"pck {scalars['pck']:.3f}  {scalars['clips_per_second']:.1f} clips/s  "
-            f"input wait {scalars['input_wait_share']:.0%}  "
-            f"{format_seconds(left)} left"
-        )
