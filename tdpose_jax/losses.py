@@ -9,6 +9,7 @@ One backward pass gives both gradients, and neither game can cheat in the other'
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 from jax.lax import stop_gradient
 from jaxtyping import Array, Float
 
@@ -72,13 +73,20 @@ def sufficiency_loss(
     student: Float[Array, "B h w K"],
     keypoint_weight: Float[Array, "B K"],
     temperature: float,
+    axis_name: str | None = None,
 ) -> Float[Array, ""]:
     """I(y; v | z) bounded by KL(p(y|v) || p(y|z)); the teacher is stopped.
 
-    Variational self-distillation (Tian et al., CVPR 2021), over annotated joints.
+    Variational self-distillation (Tian et al., CVPR 2021), over annotated joints. The
+    mean over devices is the mean over the annotated joints of the global batch: each
+    device divides by the mean number per device, not by its own.
     """
     kl = mi.spatial_kl(stop_gradient(teacher), student, temperature)
-    return (kl * keypoint_weight).sum() / jnp.maximum(keypoint_weight.sum(), 1.0)
+    annotated, least = keypoint_weight.sum(), 1.0
+    if axis_name is not None:
+        annotated = lax.pmean(annotated, axis_name)
+        least = 1.0 / lax.psum(1, axis_name)
+    return (kl * keypoint_weight).sum() / jnp.maximum(annotated, least)
 
 
 def total_loss(
@@ -147,7 +155,11 @@ def total_loss(
     lost = 0.0
     for name, (teacher, student) in SUFFICIENCY_PAIRS.items():
         terms[name] = sufficiency_loss(
-            read[teacher], read[student], keypoint_weight, softmax_temperature
+            read[teacher],
+            read[student],
+            keypoint_weight,
+            softmax_temperature,
+            axis_name,
         )
         lost = lost + terms[name]
     terms["loss_model"] = terms["heatmap"] + mi_weight * (
