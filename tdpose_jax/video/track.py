@@ -83,7 +83,8 @@ class Tracker:
       skeleton: of the poses.
       frame_step: source frames between two updates.
       new_score: a person of this box score or more may start a track.
-      min_similarity: of confident people; weak ones need `min_weak_similarity`.
+      min_similarity: of confident people; `min_weak_similarity` of weak ones and of those
+        who match a track lost for a while.
       max_gap: a track is given up after so many source frames unseen.
       joint_score: keypoints below count as unseen.
     """
@@ -145,7 +146,7 @@ class Tracker:
         everyone, all_tracks = range(len(people)), range(len(self._tracks))
         assign(np.flatnonzero(strong), recent, overlap, self.min_similarity)
         assign(everyone, recent, overlap, self.min_weak_similarity)
-        assign(np.flatnonzero(strong), all_tracks, overlap, self.min_similarity)
+        assign(np.flatnonzero(strong), all_tracks, overlap, self.min_weak_similarity)
         assign(
             np.flatnonzero(strong),
             all_tracks,
