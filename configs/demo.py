@@ -22,8 +22,9 @@ def get_config(row="tdmi"):
     # People stand upright in the embedded data, and their left limbs are banded, so that
     # a small network learns the sides quickly; a mirrored crop would contradict that.
     config.data.flip_probability = 0.0
-    config.data.rotation_deg = 20.0
-    config.data.scale_std = 0.2
+    config.data.rotation_deg = 10.0
+    config.data.scale_std = 0.1
+    config.data.half_body_probability = 0.0
     config.train.batch_size = 32
     config.train.log_every_steps = 25
     config.train.num_steps = 300

@@ -15,7 +15,7 @@ import os
 import struct
 from pathlib import Path
 
-import crc32c
+import google_crc32c
 import numpy as np
 
 _HEADER = struct.Struct("<QI")
@@ -48,7 +48,7 @@ class ShardIndex:
 
 
 def _masked_crc(data: bytes) -> int:
-    crc = crc32c.crc32c(data)
+    crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 

@@ -67,7 +67,8 @@ class TDMI(nn.Module):
         def unmerge(x):
             return None if x is None else x.reshape(b, frames.shape[1], *x.shape[1:])
 
-        return self.decode_window([unmerge(f) for f in features], unmerge(maps), train)
+        features = [share_repeated(frames, unmerge(f)) for f in features]
+        return self.decode_window(features, unmerge(maps), train)
 
     @property
     def uses_supporting_frames(self) -> bool:
@@ -149,3 +150,20 @@ class TDMI(nn.Module):
             name="pose_head",
         )
         return pose_head(x).astype(jnp.float32), out
+
+
+def share_repeated(
+    frames: Float[Array, "B T H W 3"], features: Float[Array, "B T h w C"]
+) -> Float[Array, "B T h w C"]:
+    """Gives a frame that repeats the one before it that frame's very features.
+
+    A convolution over a batch may round equal images differently (XLA's CPU backend cuts
+    the work across image borders). Sequence edges are filled by repetition; their
+    differences must be zero, not rounding noise.
+    """
+    repeats = jnp.all(frames[:, 1:] == frames[:, :-1], axis=(2, 3, 4))
+    shared = [features[:, 0]]
+    for k in range(1, features.shape[1]):
+        is_repeat = repeats[:, k - 1, None, None, None]
+        shared.append(jnp.where(is_repeat, shared[-1], features[:, k]))
+    return jnp.stack(shared, axis=1)
