@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import flax
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -190,6 +191,7 @@ def _restore_field(target: Any, saved: Any, name: str) -> Any:
     flat_saved, _ = jax.tree_util.tree_flatten_with_path(saved)
     saved_dict = {_path(path): np.asarray(leaf) for path, leaf in flat_saved}
     fitted = fit_tree(as_dict, saved_dict, name)
+    fitted = flax.traverse_util.flatten_dict(fitted, sep="/")
     return jax.tree.unflatten(treedef, [fitted[_path(p)] for p, _ in flat_target])
 
 

@@ -5,6 +5,7 @@ it: a process that stops with an error tells the others why before it goes, so t
 end at once with its message instead of waiting in a collective for ever.
 """
 
+import atexit
 import logging
 import os
 import sys
@@ -16,8 +17,9 @@ import jax
 log = logging.getLogger(__name__)
 
 _FAILURE_KEY = "tdpose/failure"
+_POLL_SECONDS = 0.5
 # Long enough for every process to have read the message from process 0's service.
-_FAREWELL_SECONDS = 2.0
+_FAREWELL_SECONDS = 4 * _POLL_SECONDS
 # What XLA's collectives say when the process at the other end is gone.
 _LOST_PEER_MARKS = ("gloo", "nccl", "connection reset", "socket closed", "unavailable")
 
@@ -75,7 +77,15 @@ def initialize(
         # A process that ends without a word leaves the others no longer than this.
         shutdown_timeout_seconds=heartbeat_seconds,
     )
-    threading.Thread(target=_end_with_others, daemon=True).start()
+    finished = threading.Event()
+    watcher = threading.Thread(target=_end_with_others, args=(finished,), daemon=True)
+    watcher.start()
+
+    # Before jax leaves the service, and before Python takes its threads away.
+    @atexit.register
+    def stop_watching():
+        finished.set()
+        watcher.join()
 
 
 def _client():
@@ -85,14 +95,13 @@ def _client():
     return distributed.global_state.client
 
 
-def _end_with_others() -> None:
-    """Waits for another process's last words and then ends this one."""
-    client = _client()
-    while True:
+def _end_with_others(finished: threading.Event) -> None:
+    """Looks for another process's last words and then ends this one."""
+    while not finished.wait(_POLL_SECONDS):
         try:
-            words = client.blocking_key_value_get(_FAILURE_KEY, 10_000)
+            words = _client().key_value_try_get(_FAILURE_KEY)
         except Exception as error:  # jax has no class of its own for this
-            if "DEADLINE_EXCEEDED" in str(error):
+            if "NOT_FOUND" in str(error):
                 continue
             return  # the service is gone; jax ends this process and says so
         failed, _, message = words.partition(" ")

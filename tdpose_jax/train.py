@@ -64,22 +64,25 @@ def _train(config, workdir, train_iterator, eval_iterator, notice) -> dict:
 
     # --- State: (1) resume this run, else (2) start, from backbone weights if given ---
     checkpoints = Checkpoints(workdir, config.train.keep_checkpoints)
-    resumes = checkpoints.latest_step is not None
-    host_state = init_state(
-        parts.model,
-        parts.auxiliary,
-        parts.optimizer,
-        parts.auxiliary_optimizer,
-        num_frames=2 * config.data.window_delta + 1,
-        seed=config.seed,
-        backbone_variables=(
-            None if resumes else setup_run.load_backbone_variables(config)
-        ),
-    )
-    if resumes:
-        host_state, input_state = checkpoints.restore(host_state)
+
+    def initial_state(backbone_variables=None):
+        return init_state(
+            parts.model,
+            parts.auxiliary,
+            parts.optimizer,
+            parts.auxiliary_optimizer,
+            num_frames=2 * config.data.window_delta + 1,
+            seed=config.seed,
+            backbone_variables=backbone_variables,
+        )
+
+    if checkpoints.latest_step is not None:
+        # Shapes suffice, and are had sooner than values.
+        host_state, input_state = checkpoints.restore(jax.eval_shape(initial_state))
         train_iterator.restore(input_state)
         log.info("resumed at step %d", int(host_state.step))
+    else:
+        host_state = initial_state(setup_run.load_backbone_variables(config))
     _log_size(host_state)
     step = int(host_state.step)
     metric_log = MetricLog(workdir, jax.process_index() == 0, step)
