@@ -369,24 +369,25 @@ def deform_conv2d(x, offsets, modulation, weight, dilation):
         return _torchvision_deform_conv2d(
             x, offsets, weight, padding=dilation, dilation=dilation, mask=modulation
         )
-    n, c, h, w = x.shape
-    groups = modulation.shape[1] // 9
+    # Plain numbers but for the batch: ONNX files keep that free, and nothing else.
+    c, h, w = (int(size) for size in x.shape[1:])
+    groups = int(modulation.shape[1]) // 9
     step = dilation * torch.arange(-1, 2, device=x.device, dtype=x.dtype)
     rows = torch.arange(h, device=x.device, dtype=x.dtype)
     columns = torch.arange(w, device=x.device, dtype=x.dtype)
-    offsets = offsets.reshape(n * groups, 9, 2, h, w)
+    offsets = offsets.reshape(-1, 9, 2, h, w)
     y = offsets[:, :, 0] + step.repeat_interleave(3)[:, None, None] + rows[:, None]
     x_position = offsets[:, :, 1] + step.repeat(3)[:, None, None] + columns
     # grid_sample's coordinates: -1 and 1 are the centres of the outermost pixels.
     grid = torch.stack([2 * x_position / (w - 1) - 1, 2 * y / (h - 1) - 1], dim=-1)
     samples = F.grid_sample(
-        x.reshape(n * groups, c // groups, h, w),
-        grid.reshape(n * groups, 9 * h, w, 2),
+        x.reshape(-1, c // groups, h, w),
+        grid.reshape(-1, 9 * h, w, 2),
         align_corners=True,
     )
-    samples = samples.reshape(n, groups, c // groups, 9, h, w)
-    samples = samples * modulation.reshape(n, groups, 1, 9, h, w)
-    return F.conv2d(samples.reshape(n, c * 9, h, w), weight.reshape(-1, c * 9, 1, 1))
+    samples = samples.reshape(-1, groups, c // groups, 9, h, w)
+    samples = samples * modulation.reshape(-1, groups, 1, 9, h, w)
+    return F.conv2d(samples.reshape(-1, c * 9, h, w), weight.reshape(-1, c * 9, 1, 1))
 
 
 class ModulatedDeformConv(nn.Module):
@@ -539,13 +540,14 @@ class TDMI(nn.Module):
         self.pose_head = conv(channels, num_keypoints, bias=True)
 
     def forward(self, frames):
-        layers, b, key = self._modules, frames.shape[0], frames.shape[1] // 2
+        layers, key = self._modules, int(frames.shape[1]) // 2
         if not ({"temporal_difference", "context"} & layers.keys()):
             frames, key = frames[:, key : key + 1], 0
+        num_frames = int(frames.shape[1])
         features, heatmaps = self.backbone(frames.flatten(0, 1))
         if self.backbone_only:
             return heatmaps
-        features = [f.unflatten(0, (b, -1)) for f in features]
+        features = [f.unflatten(0, (-1, num_frames)) for f in features]
         inputs = []
         if "temporal_difference" in layers:
             motion = self.temporal_difference(features)
