@@ -9,6 +9,7 @@ and report.html. Ctrl-C stops and writes what is done; the same command continue
 
 import argparse
 import dataclasses
+import logging
 import signal
 import sys
 import time
@@ -147,12 +148,11 @@ def write_outputs(
             "network": estimator.loaded.description,
             "joints": f"{skeleton.name}, {skeleton.num_keypoints}",
             "crop": "{} x {} (height x width)".format(*estimator.loaded.crop_size_hw),
-            "window": f"{2 * estimator.window_delta + 1} frames",
+            "frames per window": 2 * estimator.window_delta + 1,
             "boxes": options.boxes or f"detector {options.detector}",
-            "frames": f"{options.start} to {options.end or 'end'}, every {options.every}",
+            "frames shown": f"{options.start} to {options.end or 'end'}, every {options.every}",
             "smoothing": "One Euro filter" if options.smoothing else "off",
             "backend": options.backend,
-            "command": " ".join(sys.argv),
         },
     )
     print(f"wrote {folder}/report.html, overlay.mp4, poses.csv, coco_results.json, "
@@ -240,6 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if flags.end is not None and flags.end <= flags.start:
         parser.error(f"--end={flags.end} is not after --start={flags.start}")
     enable_compilation_cache()
+    # Orbax warns about metadata that nothing here needs.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         return 0 if predict_video(Options(**vars(flags))) else INTERRUPTED
     except (ValueError, CheckpointError, OSError) as error:

@@ -53,7 +53,7 @@ def run_folder(tmp_path_factory) -> Path:
         auxiliary_opt_state={},
     )
     checkpoints = Checkpoints(folder)
-    checkpoints.save(state, {}, None)
+    checkpoints.save(state, {})
     checkpoints.close()
     (folder / "config.json").write_text(json.dumps(flatten_config(config)))
     return folder

@@ -109,6 +109,11 @@ def test_weak_people_continue_tracks_but_start_none():
 
 def test_doubles_are_left_out():
     assert run([people_at(0, [(100, 100), (101, 100), (300, 100)])]) == [[0, 1]]
+    part = people_at(0, [(100, 100), (101, 100)])
+    part.person_box_xywh[1] = 85, 50, 30, 60  # IoU 0.45, the same joints
+    assert run([part]) == [[0]]
+    blind = people_at(0, [(100, 100), (101, 100), (120, 100)], valid=False)
+    assert run([blind]) == [[0, 1]]
 
 
 def test_poses_unseen_fall_back_to_boxes():
@@ -212,7 +217,7 @@ def real_trajectories() -> list[SequenceLabel]:
 
 
 @needs_real
-@pytest.mark.parametrize(("every", "least"), [(1, 99.9), (4, 99.9)])
+@pytest.mark.parametrize(("every", "least"), [(1, 99.9), (4, 99.0)])
 def test_mota_of_true_poses_on_real_trajectories(every, least):
     sequences = [
         dataclasses.replace(s, frames=s.frames[::every]) for s in real_trajectories()
