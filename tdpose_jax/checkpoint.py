@@ -196,7 +196,8 @@ def _restore_field(target: Any, saved: Any, name: str) -> Any:
 
 
 def _path(path) -> str:
-    return "/".join(str(getattr(p, "key", getattr(p, "idx", p))) for p in path) or "."
+    """Names as orbax writes them: fields of named tuples like keys of dicts."""
+    return jax.tree_util.keystr(path, simple=True, separator="/") or "."
 
 
 def load_state_tree(folder: Path) -> dict:

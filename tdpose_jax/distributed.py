@@ -135,9 +135,9 @@ def end_after(error: BaseException, heartbeat_seconds: int) -> None:
         time.sleep(heartbeat_seconds + 10)
     try:
         _client().key_value_set(_FAILURE_KEY, f"{jax.process_index()} {text}")
-        time.sleep(_FAREWELL_SECONDS)
     except Exception:  # another process failed first, or the service is gone
         log.debug("could not tell the other processes", exc_info=True)
+    time.sleep(_FAREWELL_SECONDS)
     _leave(1)
 
 

@@ -90,6 +90,20 @@ def open_run_folder(workdir: Path, config: ml_collections.ConfigDict) -> None:
         ) from error
 
 
+def check_shared(workdir: Path, step: int) -> None:
+    """Call on all processes with the step at which each of them found the run.
+
+    Raises:
+      RunFolderError: if they differ, which they do where the folder is not shared.
+    """
+    steps = multihost_utils.process_allgather(np.int32(step)).reshape(-1).tolist()
+    if len(set(steps)) > 1:
+        raise RunFolderError(
+            f"the processes found the run at steps {steps}: {workdir} must be the same "
+            "folder, on a shared disk, for all of them"
+        )
+
+
 def describe_environment() -> str:
     """Commit, versions and devices, one a line."""
     try:

@@ -12,7 +12,12 @@ from tdpose_jax import evaluate, parallel, setup_run, steps
 from tdpose_jax.checkpoint import CheckpointError, Checkpoints, load_variables
 from tdpose_jax.preemption import Preempted, PreemptionNotice
 from tdpose_jax.progress import Profiler, Progress, format_seconds
-from tdpose_jax.run_folder import MetricLog, evaluated_steps, open_run_folder
+from tdpose_jax.run_folder import (
+    MetricLog,
+    check_shared,
+    evaluated_steps,
+    open_run_folder,
+)
 from tdpose_jax.tables import print_results
 from tdpose_jax.train_state import init_state
 
@@ -85,6 +90,7 @@ def _train(config, workdir, train_iterator, eval_iterator, notice) -> dict:
         host_state = initial_state(setup_run.load_backbone_variables(config))
     _log_size(host_state)
     step = int(host_state.step)
+    check_shared(workdir, step)
     metric_log = MetricLog(workdir, jax.process_index() == 0, step)
 
     def evaluates_at(step):
