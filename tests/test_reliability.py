@@ -1,0 +1,359 @@
+"""Runs that are stopped, resumed, repeated and broken; on one process, in this one."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from data_pipelines.input_pipeline import TrainIterator, make_eval_iterator
+from tdpose_jax import checkpoint, run_folder, train
+from tdpose_jax.checkpoint import CheckpointError, Checkpoints, load_state_tree
+from tdpose_jax.preemption import Preempted
+from tdpose_jax.run_folder import MetricLog, RunFolderError, read_metrics
+from tdpose_jax.train_state import TrainState
+from tests import stress, tiny_config
+
+ROOT = Path(__file__).resolve().parents[1]
+NUM_STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return stress.make_data(tmp_path_factory.mktemp("data"))
+
+
+def make_config(data: Path, **train_fields):
+    config = tiny_config.get_config().unlock()
+    config.data.root = str(data)
+    config.train.num_steps = NUM_STEPS
+    config.train.save_every_steps = 3
+    for name, value in train_fields.items():
+        config.train[name] = value
+    return config.lock()
+
+
+class Hooked:
+    """A training iterator that calls `before(step)` and may change the batch."""
+
+    def __init__(self, iterator, before=lambda step: None, change=lambda step, b: b):
+        self._iterator, self._before, self._change = iterator, before, change
+
+    def __getattr__(self, name):
+        return getattr(self._iterator, name)
+
+    def __next__(self):
+        self._before(self._iterator.step)
+        step = self._iterator.step
+        return self._change(step, next(self._iterator))
+
+
+def run(config, workdir, **hooks):
+    iterator = TrainIterator(config.data, config.seed, config.train.batch_size, 0, 1)
+    evaluation = make_eval_iterator(config.data, "val", config.eval.batch_size, 0, 1)
+    return train.run_training(config, workdir, Hooked(iterator, **hooks), evaluation)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once(tmp_path_factory):
+    """Every run of this module traces the same step; it is compiled once."""
+    settings = {
+        "jax_compilation_cache_dir": os.environ.get(
+            "TDPOSE_TEST_CACHE", str(tmp_path_factory.mktemp("cache"))
+        ),
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> Path:
+    """An undisturbed run."""
+    workdir = tmp_path_factory.mktemp("runs") / "undisturbed"
+    run(make_config(data), workdir)
+    return workdir
+
+
+def test_same_config_and_seed_twice_give_the_same_bits(data, finished, tmp_path):
+    """Also when a profile is taken and saves are more frequent."""
+    config = make_config(data, profile_steps=1, save_every_steps=1)
+    run(config, tmp_path)
+    assert stress.differences(finished, tmp_path) == []
+    assert list((tmp_path / "tensorboard/plugins/profile").rglob("*.xplane.pb"))
+
+
+def test_metrics_tell_where_the_time_goes(finished):
+    lines = [m for m in read_metrics(finished) if "loss_model" in m]
+    assert [m["step"] for m in lines] == list(range(1, NUM_STEPS + 1))
+    for m in lines:
+        parts = m["seconds_input"] + m["seconds_device"] + m["seconds_save"]
+        assert 0 < m["seconds_device"] < parts <= m["seconds_per_step"]
+        assert (m["seconds_save"] > 0) == (m["step"] in (3, 6, NUM_STEPS))
+        assert m["gradient_norm"] > 0 and m["gradient_norm_auxiliary"] > 0
+        assert m["clips_per_second_per_device"] * jax.device_count() == pytest.approx(
+            m["clips_per_second"]
+        )
+        assert m["memory_host"] > 2**27
+    assert list((finished / "tensorboard").glob("events.*"))
+
+
+def test_another_seed_gives_other_bits(data, finished, tmp_path):
+    config = make_config(data, num_steps=1).unlock()
+    config.seed = 1
+    run(config, tmp_path / "other")
+    first = [read_metrics(w)[0]["heatmap"] for w in (finished, tmp_path / "other")]
+    assert first[0] != first[1]
+
+
+def test_sigterm_saves_leaves_and_resumes_to_the_same_bits(data, finished, tmp_path):
+    """Once between two steps, once more during the evaluation at the end."""
+
+    def terminate_at(wanted):
+        def before(step):
+            if step == wanted:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        return before
+
+    workdir = tmp_path / "run"
+    config = make_config(data)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Preempted, match="step 5 is saved in .*the same command cont"):
+        run(config, workdir, before=terminate_at(4))
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert Checkpoints(workdir).latest_step == 5
+
+    collect = train.evaluate.PredictionCollector.add
+
+    def collect_and_terminate(self, *args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return collect(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.evaluate.PredictionCollector, "add", collect_and_terminate)
+        with pytest.raises(Preempted, match=f"step {NUM_STEPS} is saved"):
+            run(config, workdir)
+    assert not (workdir / "results.json").exists()
+    run(config, workdir)
+    assert stress.differences(finished, workdir) == []
+
+
+def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(data, tmp_path):
+    def poison(step, batch):
+        return batch.replace(
+            keypoints_xy_crop=batch.keypoints_xy_crop * (np.nan if step == 4 else 1)
+        )
+
+    config = make_config(data, log_every_steps=50, save_every_steps=1)
+    with pytest.raises(train.NonFiniteLossError) as error:
+        run(config, tmp_path, change=poison)
+    message = str(error.value)
+    assert "step 5: " in message and "heatmap" in message.split("not finite")[0]
+    assert "The last good checkpoint is kept" in message
+    dumped = np.load(tmp_path / "bad_batch_step5_process0.npz")
+    assert np.isnan(dumped["keypoints_xy_crop"]).any()
+    assert dumped["frames"].shape == (8, 3, 64, 64, 3)
+    assert Checkpoints(tmp_path).latest_step == 4
+    tree = load_state_tree(tmp_path / "checkpoints" / "4")
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(tree))
+
+
+def test_every_kind_of_state_is_saved(finished):
+    tree = load_state_tree(finished / "checkpoints" / str(NUM_STEPS))
+    assert tree["step"] == NUM_STEPS
+    for name in ("params", "frozen_params", "batch_stats", "auxiliary_params"):
+        assert jax.tree.leaves(tree[name]), name
+    counts = [
+        int(value)
+        for path, value in jax.tree_util.tree_leaves_with_path(tree)
+        if jax.tree_util.keystr(path).endswith("['count']")
+    ]
+    assert counts and set(counts) == {NUM_STEPS}
+
+
+def test_partial_checkpoint_is_not_taken_for_a_whole_one(finished, tmp_path):
+    """A save that was killed leaves a folder under another name, removed later."""
+    workdir = shutil.copytree(finished, tmp_path / "run")
+    folder = workdir / "checkpoints"
+    partial = folder / "9.orbax-checkpoint-tmp"
+    shutil.copytree(folder / str(NUM_STEPS), partial)
+    (partial / "state" / "manifest.ocdbt").unlink()
+    variables, step = checkpoint.load_variables(workdir, "latest")
+    assert step == NUM_STEPS
+    assert Checkpoints(workdir).latest_step == NUM_STEPS
+    assert not partial.exists()
+
+
+def test_damaged_checkpoint_names_itself_and_the_remedy(data, finished, tmp_path):
+    workdir = shutil.copytree(finished, tmp_path / "run")
+    for path in (workdir / "checkpoints" / str(NUM_STEPS) / "state").rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(CheckpointError, match=r"checkpoints/8 is damaged \(.*Delete"):
+        run(make_config(data), workdir)
+    shutil.rmtree(workdir / "checkpoints" / str(NUM_STEPS))
+    assert Checkpoints(workdir).latest_step == 6
+
+
+def small_state(step: int, size: int = 3) -> TrainState:
+    empty = dict.fromkeys(("frozen_params", "batch_stats", "auxiliary_params"), {})
+    return TrainState(
+        step=np.int32(step),
+        params={"w": np.full(size, step, np.float32)},
+        opt_state=(),
+        auxiliary_opt_state=(),
+        **empty,
+    )
+
+
+def test_the_best_stays_whatever_comes_later(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step, score, is_best in (
+        (1, float("nan"), True),
+        (2, 40.0, True),
+        (3, 30.0, False),
+        (4, 40.0, False),
+        (5, 41.0, True),
+    ):
+        checkpoints.save(small_state(step), {"step": step})
+        assert checkpoints.save_if_best(small_state(step), {}, score) is is_best
+    checkpoints.close()
+    assert checkpoint.load_variables(tmp_path, "best")[1] == 5
+    kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
+    assert kept == [4, 5]
+    assert not Checkpoints(tmp_path).save_if_best(small_state(6), {}, 40.5)
+
+
+FULL_DISK = """
+import sys
+from tdpose_jax.checkpoint import CheckpointError, Checkpoints
+from tests.test_reliability import small_state
+checkpoints = Checkpoints(sys.argv[1])
+checkpoints.save(small_state(1), {})
+checkpoints.wait()
+try:
+    checkpoints.save(small_state(2, 10**6), {})
+    checkpoints.wait()
+except CheckpointError as error:
+    print("told:", error)
+print("kept:", Checkpoints(sys.argv[1]).latest_step)
+"""
+
+
+def test_full_disk_names_it_and_what_is_left(tmp_path):
+    """A disk of 1 MB, made in a mount namespace of its own."""
+    mount = f"mount -t tmpfs -o size=1m tmpfs {tmp_path}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount]).returncode:
+        pytest.skip("may not mount a small disk here")
+    command = f'{mount} && exec {sys.executable} -c "$SCRIPT" {tmp_path}/run'
+    output = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", command],
+        env=os.environ | {"SCRIPT": FULL_DISK, "JAX_PLATFORMS": "cpu"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert "told: cannot write a checkpoint into" in output.stdout, output.stderr
+    assert "No space left on device. Whole checkpoints there: steps [1]" in (
+        output.stdout
+    )
+    assert "Make room, then run the same command again" in output.stdout
+    assert "kept: 1" in output.stdout
+
+
+def test_another_config_lists_the_differences(data, finished):
+    config = make_config(data).unlock()
+    config.optim.learning_rate = 0.5
+    config.loss.mi_weight = 0.25
+    config.train.log_every_steps = 7  # may differ
+    with pytest.raises(RunFolderError) as error:
+        run(config, finished)
+    message = str(error.value)
+    assert "optim.learning_rate: 0.002 there, 0.5 here" in message
+    assert "loss.mi_weight: 0.1 there, 0.25 here" in message
+    assert "log_every" not in message and "use another --workdir" in message
+
+
+def test_unwritable_workdir(data, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="cannot write to the run folder .*file/r"):
+        run(make_config(data), tmp_path / "file" / "run")
+
+
+def test_metric_log_on_a_full_disk(tmp_path):
+    """/dev/full refuses every byte, as a full disk does."""
+    log = MetricLog(tmp_path, True, 0)
+    log._file = open("/dev/full", "a")
+    with pytest.raises(RunFolderError, match=r"metrics.jsonl: No space left on dev"):
+        log.write(1, {"loss": 1.0})
+
+
+def test_metric_log_forgets_steps_that_were_lost(tmp_path):
+    log = MetricLog(tmp_path, True, 0)
+    for step in (1, 2, 3):
+        log.write(step, {"loss": float(step)})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # cut by a kill
+    log = MetricLog(tmp_path, True, 2)
+    log.write(3, {"loss": 9.0})
+    log.close()
+    lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").open()]
+    assert [(m["step"], m["loss"]) for m in lines] == [(1, 1.0), (2, 2.0), (3, 9.0)]
+
+
+def test_corrupt_records_stop_the_run_or_are_counted(data, tmp_path, caplog):
+    root, shard = stress.copy_with_damage(data, tmp_path / "data")
+    config = make_config(root, num_steps=5)  # one epoch
+    with pytest.raises(ValueError, match=f"{shard.name}: record 0: .*1 corrupt record"):
+        run(config, tmp_path / "strict")
+    config = config.copy_and_resolve_references().unlock()
+    config.data.max_corrupt_records = 1
+    run(config.lock(), tmp_path / "tolerant")
+    assert Checkpoints(tmp_path / "tolerant").latest_step == 5
+
+
+def test_missing_shard_ends_main_with_one_line(data, tmp_path):
+    root = shutil.copytree(data, tmp_path / "data")
+    shard = sorted(root.glob("*-train.tfrecord-*"))[1]
+    shard.unlink()
+    result = subprocess.run(
+        [sys.executable, "main.py", *stress.arguments(root, tmp_path / "run")],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert f"error: {shard}: the shard is missing; copy it again" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_processes_with_different_configs(data, tmp_path, monkeypatch):
+    """As if three processes had been started, the last with another config."""
+
+    def gather(digest):
+        return np.stack([digest, digest, digest + 1])
+
+    monkeypatch.setattr(run_folder.multihost_utils, "process_allgather", gather)
+    with pytest.raises(RunFolderError, match="process 2 was started with another conf"):
+        run_folder.open_run_folder(tmp_path, make_config(data))
+
+
+def test_folder_that_is_not_shared(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        run_folder.multihost_utils, "process_allgather", lambda x: np.stack([x, 0 * x])
+    )
+    with pytest.raises(RunFolderError, match=r"steps \[7, 0\]: .* on a shared disk"):
+        run_folder.check_shared(tmp_path, 7)
