@@ -100,6 +100,12 @@ def predict_video(options: Options) -> bool:
         raise NothingToDoError(
             f"{options.video}: no frame in --start={options.start} --end={options.end}"
         )
+    if finished and options.boxes and not any(len(p) for p in journal.frames()):
+        (options.output / "frames.jsonl").unlink()
+        raise NothingToDoError(
+            f"--boxes={options.boxes}: no box belongs to a frame of {options.video}; see "
+            "docs/video.md for how frames are named and numbered"
+        )
     speed = f"{done} frames in {seconds:.1f} s, {done / max(seconds, 1e-9):.1f} fps"
     print(speed if done else "nothing left to compute; writing outputs", flush=True)
     write_outputs(options, source, estimator, journal)
@@ -109,18 +115,9 @@ def predict_video(options: Options) -> bool:
 def write_outputs(
     options: Options, source: Source, estimator: PoseEstimator, journal: Journal
 ) -> None:
-    """Derives every output from the finished frames.
-
-    Raises:
-      NothingToDoError: if a box file was given and no frame had a person.
-    """
+    """Derives every output from the finished frames."""
     frames = smoothed(journal.frames) if options.smoothing else journal.frames
     skeleton, folder = estimator.skeleton, options.output
-    if options.boxes and not any(len(people) for people in frames()):
-        raise NothingToDoError(
-            f"--boxes={options.boxes}: no box belongs to a frame of {options.video}; see "
-            "docs/video.md for how frames are named and numbered"
-        )
     outputs.save_posetrack18_stream(
         frames, folder / "posetrack18" / f"{source.name}.json", skeleton
     )

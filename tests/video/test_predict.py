@@ -274,6 +274,7 @@ def test_one_line_errors(command, whole, clip, tmp_path, capsys):
     boxes = tmp_path / "boxes.json"
     boxes.write_text('[{"image_name": "other.png", "bbox": [1, 2, 3, 4], "score": 1}]')
     assert "no box belongs to a frame" in error(tmp_path / "b", boxes=boxes)
+    assert not (tmp_path / "b" / "frames.jsonl").exists()  # another file can be tried
     assert "holds another run (every: 1 there, 2 here)" in error(whole, "--every=2")
     damaged = tmp_path / "c"
     damaged.mkdir()

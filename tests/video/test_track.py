@@ -83,7 +83,7 @@ def test_identities_follow_people_whatever_their_order():
 
 def test_people_who_cross_keep_their_identities():
     """Velocity tells them apart where their boxes lie on each other."""
-    frames = [people_at(i, [(100 + 8 * i, 100), (260 - 8 * i, 106)]) for i in range(21)]
+    frames = [people_at(i, [(100 + 8 * i, 100), (256 - 8 * i, 100)]) for i in range(21)]
     assert all(pair == [0, 1] for pair in run(frames))
 
 
@@ -139,6 +139,7 @@ def test_restored_tracker_goes_on_as_if_never_stopped():
         [400, 90],
     ]
     frames = [people_at(i, walk[i][rng.random(3) > 0.2]) for i in range(40)]
+    frames[30] = people_at(30, [*walk[30], (250, 400)])  # somebody new
     whole = Tracker(POSETRACK)
     results = [whole.update(f) for f in frames]
     second = Tracker(POSETRACK)
