@@ -125,6 +125,13 @@ def exported(run, tmp_path_factory):
     return folder, lines
 
 
+@pytest.fixture(scope="module")
+def flax_run(run):
+    """The Flax model of the run, compiled once: clips -> heatmaps."""
+    fields = torch_fields(export_torch.read_config(run[0]))
+    return export_torch.jax_model(fields, run[1])
+
+
 def assert_same_bits(ours, theirs):
     ours, theirs = flatten(ours), flatten(theirs)
     assert ours.keys() == theirs.keys()
@@ -193,7 +200,7 @@ torch.save(heatmaps, "heatmaps.pt")
 """
 
 
-def test_exported_module_where_jax_cannot_be_imported(exported, tmp_path):
+def test_exported_module_where_jax_cannot_be_imported(exported, flax_run, tmp_path):
     for name in ("model.safetensors", "tdmi_torch.py"):
         shutil.copy(exported[0] / name, tmp_path)
     clips = np.random.default_rng(3).integers(0, 256, (2, 3, 64, 32, 3), np.uint8)
@@ -210,9 +217,7 @@ def test_exported_module_where_jax_cannot_be_imported(exported, tmp_path):
     assert done.returncode == 0, done.stderr
     theirs = torch.load(tmp_path / "heatmaps.pt").numpy()
     theirs = np.moveaxis(theirs, 1, -1)
-    path = exported[0] / "model.safetensors"
-    run = export_torch.jax_model(read_fields(path), import_tdmi(path))
-    ours = parity.run(run, clips)
+    ours = parity.run(flax_run, clips)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5 * np.abs(ours).max())
     onnx = export_torch.onnx_model(exported[0] / "model.onnx")(clips)
     np.testing.assert_allclose(ours, onnx, rtol=0, atol=2e-5 * np.abs(ours).max())
@@ -289,9 +294,10 @@ def flags(workdir, output="out/model.safetensors"):
 
 
 def test_a_wrong_model_is_refused_and_nothing_is_left(
-    run, tmp_path, capsys, monkeypatch
+    run, flax_run, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(export_torch, "jax_model", lambda *_: flax_run)
 
     def slightly_wrong(variables):
         tensors = to_torch(variables)

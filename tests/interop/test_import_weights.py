@@ -332,7 +332,9 @@ def test_wrong_comparisons_and_outputs(state, tmp_path, monkeypatch):
 def test_names_survive_flattening():
     """`unflatten` guesses the tree from dots and digits; the guess fits both nets."""
     zeros = jnp.zeros((1, 64, 64, 3))
-    for model in (HRNet(width=WIDTH), LiteHRNet()):
+    modules = (1, 2, 1)
+    small = HRNet(WIDTH, stage1_blocks=2, stage_modules=modules, branch_blocks=2)
+    for model in (small, LiteHRNet(stage_modules=modules)):
         tree = jax.eval_shape(model.init, jax.random.key(0), zeros)
         tree = jax.tree.map(lambda leaf: np.broadcast_to(0, leaf.shape), tree)
         again = unflatten(flatten(tree))

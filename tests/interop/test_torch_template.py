@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tdpose_jax.interop.export_torch import QUICK_COMPILE
 from tdpose_jax.interop.hrnet_names import to_torch_layout, torch_name
 from tdpose_jax.interop.weights_file import flatten
 from tdpose_jax.models.hrnet import HRNet
@@ -68,7 +69,8 @@ def both(flax_model, torch_model, frames, seed=0):
 
     shapes = jax.eval_shape(flax_model.init, jax.random.key(0), jnp.asarray(frames))
     variables = random_like(shapes, seed)
-    ours = flax_model.apply(variables, jnp.asarray(frames))
+    run = jax.jit(flax_model.apply, compiler_options=QUICK_COMPILE)
+    ours = run(variables, frames)
     net = getattr(tdmi_torch, torch_model[0])(**torch_model[1])
     net.load_state_dict(torch_state(variables, net), strict=True)
     net = net.eval().to(memory_format=torch.channels_last)
@@ -117,7 +119,8 @@ def test_deformable_convolution_far_outside_and_on_the_border():
     offsets = (6 * rng.normal(size=(2, 9, 7, 4, 9, 2))).astype(np.float32)
     modulation = rng.uniform(size=(2, 9, 7, 4, 9)).astype(np.float32)
     kernel = rng.normal(size=(3, 3, 8, 8)).astype(np.float32)
-    ours = modulated_deform_conv(x, offsets, modulation, kernel, dilation=3)
+    convolve = jax.jit(modulated_deform_conv, static_argnames="dilation")
+    ours = convolve(x, offsets, modulation, kernel, dilation=3)
 
     def nchw(array):
         return torch.from_numpy(np.moveaxis(array.reshape(2, 9, 7, -1), -1, 1).copy())
