@@ -123,7 +123,11 @@ def _train(config, workdir, train_iterator, eval_iterator, notice) -> dict:
         """The metrics of the last step made; raises if they are not finite."""
         nonlocal pending
         if pending is not None:
-            interval.append(_finite_metrics(*pending, workdir))
+            try:
+                interval.append(_finite_metrics(*pending, workdir))
+            except NonFiniteLossError:
+                checkpoints.wait()  # the last good one may still be under way
+                raise
         pending = None
 
     while step < parts.num_steps:

@@ -77,6 +77,13 @@ def compile_once(tmp_path_factory):
         jax.config.update(name, value)
 
 
+@pytest.fixture
+def without_evaluation(monkeypatch):
+    """For tests that are about something else."""
+    results = {"AP": {"total": 0.0}}
+    monkeypatch.setattr(train, "evaluate_state", lambda *_: results)
+
+
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory) -> Path:
     """An undisturbed run."""
@@ -108,7 +115,7 @@ def test_metrics_tell_where_the_time_goes(finished):
     assert list((finished / "tensorboard").glob("events.*"))
 
 
-def test_another_seed_gives_other_bits(data, finished, tmp_path):
+def test_another_seed_gives_other_bits(data, finished, without_evaluation, tmp_path):
     config = make_config(data, num_steps=1).unlock()
     config.seed = 1
     run(config, tmp_path / "other")
@@ -152,7 +159,7 @@ def test_sigterm_saves_leaves_and_resumes_to_the_same_bits(data, finished, tmp_p
 def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(data, tmp_path):
     def poison(step, batch):
         return batch.replace(
-            keypoints_xy_crop=batch.keypoints_xy_crop * (np.nan if step == 4 else 1)
+            keypoint_weight=batch.keypoint_weight * (np.nan if step == 4 else 1)
         )
 
     config = make_config(data, log_every_steps=50, save_every_steps=1)
@@ -162,7 +169,7 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(data, tmp_path
     assert "step 5: " in message and "heatmap" in message.split("not finite")[0]
     assert "The last good checkpoint is kept" in message
     dumped = np.load(tmp_path / "bad_batch_step5_process0.npz")
-    assert np.isnan(dumped["keypoints_xy_crop"]).any()
+    assert np.isnan(dumped["keypoint_weight"]).any()
     assert dumped["frames"].shape == (8, 3, 64, 64, 3)
     assert Checkpoints(tmp_path).latest_step == 4
     tree = load_state_tree(tmp_path / "checkpoints" / "4")
@@ -210,7 +217,7 @@ def small_state(step: int, size: int = 3) -> TrainState:
     empty = dict.fromkeys(("frozen_params", "batch_stats", "auxiliary_params"), {})
     return TrainState(
         step=np.int32(step),
-        params={"w": np.full(size, step, np.float32)},
+        params={"w": np.random.default_rng(step).random(size, np.float32)},
         opt_state=(),
         auxiliary_opt_state=(),
         **empty,
@@ -313,7 +320,9 @@ def test_metric_log_forgets_steps_that_were_lost(tmp_path):
     assert [(m["step"], m["loss"]) for m in lines] == [(1, 1.0), (2, 2.0), (3, 9.0)]
 
 
-def test_corrupt_records_stop_the_run_or_are_counted(data, tmp_path, caplog):
+def test_corrupt_records_stop_the_run_or_are_counted(
+    data, without_evaluation, tmp_path
+):
     root, shard = stress.copy_with_damage(data, tmp_path / "data")
     config = make_config(root, num_steps=5)  # one epoch
     with pytest.raises(ValueError, match=f"{shard.name}: record 0: .*1 corrupt record"):
@@ -357,3 +366,17 @@ def test_folder_that_is_not_shared(tmp_path, monkeypatch):
     )
     with pytest.raises(RunFolderError, match=r"steps \[7, 0\]: .* on a shared disk"):
         run_folder.check_shared(tmp_path, 7)
+
+
+@pytest.mark.slow
+def test_killed_and_terminated_runs_end_like_the_undisturbed_one():
+    """The short form of `python -m tests.stress`; processes are really killed."""
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.stress", "--kills=2", "--terms=1"],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "'signals': 3" in result.stdout
