@@ -19,6 +19,7 @@ from tdpose_jax.checkpoint import Checkpoints
 from tdpose_jax.models.factory import make_model
 from tdpose_jax.run_folder import flatten_config
 from tdpose_jax.train_state import TrainState
+from tdpose_jax.video import predict
 from tdpose_jax.video.estimator import PoseEstimator
 from tests import tiny_config
 from tests.models import tiny
@@ -90,3 +91,22 @@ def clip(tmp_path_factory) -> Clip:
     (root / "truth").mkdir()
     save_posetrack18(truth, root / "truth" / "clip.json")
     return Clip(frames, truth, folder, root / "truth" / "clip.json")
+
+
+@pytest.fixture(scope="session")
+def command(run_folder, clip):
+    def run(output, *more, video=clip.png_folder, boxes=clip.boxes):
+        return predict.main(
+            [str(video), f"--checkpoint={run_folder}", f"--output={output}",
+             f"--boxes={boxes}", "--batch_size=4", *more]
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def whole(command, tmp_path_factory):
+    """The output folder of an uninterrupted run."""
+    output = tmp_path_factory.mktemp("whole")
+    assert command(output, "--trails") == 0
+    return output

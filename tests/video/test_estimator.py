@@ -25,7 +25,7 @@ TINYPOSE = REAL / "weights" / "tinypose_256x192.npz"
 
 def truth_boxes(clip):
     return [
-        np.array([p.person_box_xywh for p in f.persons]).reshape(-1, 4)
+        np.array([p.person_box_xywh for p in f.persons], np.float32).reshape(-1, 4)
         for f in clip.truth.frames
     ]
 
@@ -289,9 +289,8 @@ def test_tinypose_on_a_labelled_frame():
         truths.append({joints[j]: p for j, p in xy.items() if j in joints})
         head = [person[k][0] for k in ("x1", "y1", "x2", "y2")]
         heads.append(0.6 * np.hypot(head[2] - head[0], head[3] - head[1]))
-    with jax.disable_jit():  # once, so compiling would take far longer
-        estimator = PoseEstimator.load(TINYPOSE, batch_size=4)
-        (found,) = estimator.predict([np.ascontiguousarray(image)], [np.array(boxes)])
+    estimator = PoseEstimator.load(TINYPOSE, batch_size=4)
+    (found,) = estimator.predict([np.ascontiguousarray(image)], [np.array(boxes)])
     errors = [
         np.linalg.norm(found.keypoints_xy_image[row][k] - p) / heads[row]
         for row, truth in enumerate(truths)

@@ -24,25 +24,6 @@ from tdpose_jax.video.smooth import smoothed
 from tests.video.media import set_rotation, write_video
 
 
-@pytest.fixture(scope="module")
-def command(run_folder, clip):
-    def run(output, *more, video=clip.png_folder, boxes=clip.boxes):
-        return predict.main(
-            [str(video), f"--checkpoint={run_folder}", f"--output={output}",
-             f"--boxes={boxes}", "--batch_size=4", *more]
-        )  # fmt: skip
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def whole(command, tmp_path_factory):
-    """The output folder of an uninterrupted run."""
-    output = tmp_path_factory.mktemp("whole")
-    assert command(output, "--trails") == 0
-    return output
-
-
 def journal_frames(output):
     lines = (output / "frames.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines[1:]]

@@ -11,7 +11,6 @@ from tdpose_jax.skeleton import POSETRACK
 from tdpose_jax.video import report
 from tdpose_jax.video.journal import Journal
 from tests.video import browser
-from tests.video.test_predict import command, whole  # noqa: F401  shared fixtures
 
 needs_browser = pytest.mark.skipif(
     browser.CHROMIUM is None, reason="no chromium or google-chrome on this machine"
@@ -23,7 +22,7 @@ def journal_of(folder):
     return Journal(folder / "frames.jsonl", made_by)
 
 
-def test_page_is_whole_and_refers_to_nothing_outside(whole):  # noqa: F811
+def test_page_is_whole_and_refers_to_nothing_outside(whole):
     page = (whole / "report.html").read_text()
     assert not re.search(r"""(src|href)=["']|https?://|url\(|@import""", page)
     assert "{{" not in page
@@ -31,7 +30,7 @@ def test_page_is_whole_and_refers_to_nothing_outside(whole):  # noqa: F811
     assert base64.b64decode(bytes_)[4:8] == b"ftyp"
 
 
-def test_long_videos_are_thinned_and_stay_beside(whole, tmp_path, monkeypatch):  # noqa: F811
+def test_long_videos_are_thinned_and_stay_beside(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "MAX_EMBEDDED_VIDEO_BYTES", 10)
     monkeypatch.setattr(report, "MAX_PEOPLE", 20)
     monkeypatch.setattr(report, "MAX_MOTION_PEOPLE", 10)
@@ -54,7 +53,7 @@ def test_long_videos_are_thinned_and_stay_beside(whole, tmp_path, monkeypatch): 
 
 
 @needs_browser
-def test_in_the_browser(whole, tmp_path):  # noqa: F811
+def test_in_the_browser(whole, tmp_path):
     journal = journal_of(whole)
     frames = list(journal.frames())
     journal.close()
