@@ -142,7 +142,8 @@ class TrainOrder:
         """Endless visits, in the order in which these rows need them from a step on.
 
         A batch is complete once the visits up to its last row have been made: a record
-        is visited when its first person is due, and its other people are due later.
+        is visited when its first person is due, and its other people are due later,
+        or were before `start_step`: they are to be left out of the batches.
         """
         for step in itertools.count(start_step):
             for row in rows:
@@ -151,19 +152,17 @@ class TrainOrder:
                 record = self.record_of_person[order.persons[at]]
                 persons = np.arange(*self.first_person[record : record + 2])
                 places = order.place[persons]
-                # Those of this row's piece that are due from `start_step` on.
+                # Those of this row's piece, also those that stood before `start_step`:
+                # the part of the picture that is decoded depends on all of them, and
+                # a pixel at its edge by a level on where the edge is.
                 first_at, offset = int(order.piece[row]), order.first_place[row]
-                steps = (offset + (places - first_at) * self.global_batch_size) // (
-                    self.global_batch_size
-                )
-                due = (
-                    (places >= first_at)
-                    & (places < order.piece[row + 1])
-                    & (steps >= start_step)
-                )
-                if step == steps[due].min():
-                    slots = np.full(due.sum(), row - rows.start)
-                    yield Visit(epoch, int(record), persons[due], steps[due], slots)
+                inside = (places >= first_at) & (places < order.piece[row + 1])
+                steps = (
+                    offset + (places[inside] - first_at) * self.global_batch_size
+                ) // self.global_batch_size
+                if step == steps[steps >= start_step].min():
+                    slots = np.full(len(steps), row - rows.start)
+                    yield Visit(epoch, int(record), persons[inside], steps, slots)
 
     def next_record(self, epoch: int, record: int) -> int:
         """The record after this one in the epoch's reading order, the first after the

@@ -135,9 +135,19 @@ def _reason(error: Exception) -> str:
 
 
 class _Batches:
-    """Puts people into the batches in which their visits say they stand."""
+    """Puts people into the batches in which their visits say they stand.
 
-    def __init__(self, data: ml_collections.ConfigDict, num_keypoints: int, size: int):
+    People of steps before `first_step` are dropped.
+    """
+
+    def __init__(
+        self,
+        data: ml_collections.ConfigDict,
+        num_keypoints: int,
+        size: int,
+        first_step: int = 0,
+    ):
+        self._first_step = first_step
         height, width = data.crop_size_hw
         t, k = 2 * data.window_delta + 1, num_keypoints
         self._spec = {
@@ -154,6 +164,8 @@ class _Batches:
 
     def put(self, visit: Visit, fields: Fields) -> None:
         for i, (step, slot) in enumerate(zip(visit.steps, visit.slots, strict=True)):
+            if step < self._first_step:
+                continue
             batch = self._batch(int(step))
             for name, value in fields.items():
                 batch[name][slot] = value[i]
@@ -275,7 +287,10 @@ class TrainIterator:
 
     def _batches(self, step: int) -> Iterator[PoseBatch]:
         batches = _Batches(
-            self._data, self._reader.split.skeleton.num_keypoints, self._batch_size
+            self._data,
+            self._reader.split.skeleton.num_keypoints,
+            self._batch_size,
+            step,
         )
         visits = self._order.visits(step, self._rows)
         for visit, fields in self._reader.visits(visits, None):
