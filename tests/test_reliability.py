@@ -380,3 +380,17 @@ def test_killed_and_terminated_runs_end_like_the_undisturbed_one():
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "'signals': 3" in result.stdout
+
+
+@pytest.mark.parametrize("start", [3, 6, 7])
+def test_batches_after_a_restart_are_the_same_pixels(data, start):
+    """Also of people whose record was visited before, for the others in it."""
+    config = make_config(data)
+
+    def batches(start, stop):
+        iterator = TrainIterator(config.data, 0, 8, 0, 1, start_step=start)
+        return [next(iterator) for _ in range(start, stop)]
+
+    for expected, got in zip(batches(0, 10)[start:], batches(start, 10), strict=True):
+        for name, value in expected.items():
+            assert np.array_equal(value, dict(got.items())[name]), name
