@@ -147,6 +147,9 @@ class Tracker:
         everyone, all_tracks = range(len(people)), range(len(self._tracks))
         assign(np.flatnonzero(strong), recent, overlap, self.min_similarity)
         assign(everyone, recent, overlap, self.min_weak_similarity)
+        # A second box of somebody must not wake a lost track either.
+        for row in np.flatnonzero(strong & (identity < 0)):
+            strong[row] = not self._is_double(row, identity, boxes, xy, valid)
         assign(np.flatnonzero(strong), all_tracks, overlap, self.min_weak_similarity)
         assign(
             np.flatnonzero(strong),

@@ -112,6 +112,10 @@ def test_doubles_are_left_out():
     part = people_at(0, [(100, 100), (101, 100)])
     part.person_box_xywh[1] = 85, 50, 30, 60  # IoU 0.45, the same joints
     assert run([part]) == [[0]]
+    # Nor does a double wake somebody who was lost there.
+    lost = [people_at(0, [(100, 100), (115, 100)]), *(people_at(i, [(100, 100)]) for i in range(1, 9))]  # fmt: skip
+    part = dataclasses.replace(part, index=9)
+    assert [len(ids) for ids in run([*lost, part])] == [2] + 9 * [1]
     blind = people_at(0, [(100, 100), (101, 100), (120, 100)], valid=False)
     assert run([blind]) == [[0, 1]]
 
