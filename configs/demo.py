@@ -25,9 +25,10 @@ def get_config(row="tdmi"):
     config.data.rotation_deg = 10.0
     config.data.scale_std = 0.1
     config.data.half_body_probability = 0.0
-    config.train.batch_size = 32
     config.train.log_every_steps = 25
+    config.optim.learning_rate = 4e-3
     config.train.num_steps = 300
+    config.train.batch_size = 16
     config.model.backbone_weights = "runs/demo/backbone"
     if row == "backbone":
         config.model.backbone_only = True
@@ -35,6 +36,7 @@ def get_config(row="tdmi"):
         config.model.freeze_backbone = False
         config.data.window_delta = 0
         config.train.num_steps = 600
+        config.train.batch_size = 32
     if row != "tdmi":
         config.loss.mi_estimator = "none"
     if row == "single_frame":

@@ -9,7 +9,7 @@ def shrink(config):
     config.model.hrnet.stage1_blocks = 1
     config.model.hrnet.stage_modules = (1, 1, 1)
     config.model.hrnet.branch_blocks = 1
-    config.model.channels = 32
+    config.model.channels = 16
     config.model.offset_groups = 4
     config.model.difference_blocks = (1, 1, 1, 1)
     config.model.aggregate_blocks = 2

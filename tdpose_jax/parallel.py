@@ -38,15 +38,18 @@ def replicate(tree: Any) -> Any:
     sharding = _local_sharding()
 
     def copy(x):
+        # Never an alias of host memory, nor one buffer for several devices: the step
+        # donates these buffers, and would write into them.
         x = np.asarray(x)
-        return jax.device_put(np.broadcast_to(x, (n, *x.shape)), sharding)
+        return jax.device_put(np.stack([x] * n), sharding, may_alias=False)
 
     return jax.tree.map(copy, tree)
 
 
 def unreplicate(tree: Any) -> Any:
     """The first device's copy, as numpy arrays on the host."""
-    return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0], tree)
+    # A copy: a view would be of a buffer that the next step donates.
+    return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0].copy(), tree)
 
 
 def shard(batch: Any) -> Any:

@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 REAL = Path(
-    os.environ.get(
-        "TDPOSE_REAL_DATA", Path(__file__).parents[2] / "shared" / "real"
-    )
+    os.environ.get("TDPOSE_REAL_DATA", Path(__file__).parents[2] / "shared" / "real")
 )
 needs_real = pytest.mark.skipif(
     not REAL.is_dir(),

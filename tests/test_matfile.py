@@ -58,7 +58,9 @@ def test_damaged_files_raise_the_projects_error(tmp_path):
 
 def test_bomb_of_nested_or_uncountable_elements(tmp_path):
     good = tmp_path / "good.mat"
-    scipy.io.savemat(good, {"x": np.array([[1.0, 2.0, "a"]], object)}, do_compression=False)
+    scipy.io.savemat(
+        good, {"x": np.array([[1.0, 2.0, "a"]], object)}, do_compression=False
+    )
     data = bytearray(good.read_bytes())
     at = data.index(np.array([1, 3], "<i4").tobytes())
     data[at : at + 8] = np.array([2**31 - 1, 2**31 - 1], "<i4").tobytes()
