@@ -13,12 +13,14 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(PY),$(PIP))
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test test-slow stress pod-sim lint clean
 
 help:
 	@echo "make demo   install, build the embedded data, train, evaluate, show two tables"
 	@echo "make test   install and run the test suite"
 	@echo "make lint   format and lint checks"
+	@echo "make pod-sim [PROCESSES=4]  train the demo in several processes on this machine"
+	@echo "make stress  kill and resume a run 40 times; make test-slow  the long tests"
 	@echo "make clean  remove what the demo made (runs/demo, data/demo)"
 
 $(PY):
@@ -50,7 +52,17 @@ demo: data/demo/manifest.json
 		--output=runs/demo/results.json
 
 test: $(VENV)/.test
-	@$(PY) -m pytest -n 2 --dist=worksteal
+	@$(PY) -m pytest -n 2 --dist=worksteal -m "not slow"
+
+test-slow: $(VENV)/.test
+	@$(PY) -m pytest -n 2 --dist=worksteal -m slow
+
+stress: $(VENV)/.test
+	@$(PY) -m tests.stress --kills=30 --terms=10
+
+pod-sim: data/demo/manifest.json
+	@$(PY) -m tdpose_jax.pod_sim --processes=$(or $(PROCESSES),2) -- \
+		--config=configs/demo.py:backbone --workdir=runs/pod-sim
 
 lint: $(VENV)/.test
 	@$(PY) -m ruff check .

@@ -101,8 +101,13 @@ def make_parts(
     )
 
 
-def load_backbone_variables(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
+def load_backbone_variables(
+    config: ml_collections.ConfigDict, required: bool = True
+) -> dict[str, Any] | None:
     """The weights `model.backbone_weights` names: an import, an `.npz`, or a run.
+
+    Args:
+      required: a frozen backbone without weights is an error, as it is to training.
 
     Raises:
       ValueError: if a frozen backbone has no weights.
@@ -110,7 +115,7 @@ def load_backbone_variables(config: ml_collections.ConfigDict) -> dict[str, Any]
     """
     source = config.model.backbone_weights
     if source in ("", RANDOM):
-        if source == "" and config.model.freeze_backbone:
+        if required and source == "" and config.model.freeze_backbone:
             raise ValueError(
                 "model.freeze_backbone=True needs model.backbone_weights: a folder "
                 "that `python -m tdpose_jax.interop.import_weights` wrote, a run "

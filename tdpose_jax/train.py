@@ -198,7 +198,7 @@ def run_evaluation(
             parts.auxiliary_optimizer,
             num_frames=2 * config.data.window_delta + 1,
             seed=config.seed,
-            backbone_variables=setup_run.load_backbone_variables(config),
+            backbone_variables=setup_run.load_backbone_variables(config, False),
         ).variables
     return evaluate_state(config, workdir, variables, step, parts, eval_iterator)
 

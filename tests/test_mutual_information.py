@@ -70,9 +70,7 @@ def test_vclub_is_an_upper_bound_that_tracks_the_truth(dim):
         bound = dim * rho**2 / (1 - rho**2)
         error = 3 * values.std(ddof=1) / np.sqrt(len(values))
         assert values.mean() >= truth - error - 1e-3, (rho, values.mean(), truth)
-        assert values.mean() == pytest.approx(
-            bound, rel=0.3, abs=0.1 * max(1, dim / 8)
-        )
+        assert values.mean() == pytest.approx(bound, rel=0.3, abs=0.1 * max(1, dim / 8))
         estimates.append(values.mean())
     truths = [mi.gaussian_mutual_information(rho, dim) for rho in RHOS]
     assert spearmanr(estimates, truths).statistic >= 0.99
