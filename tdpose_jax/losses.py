@@ -8,6 +8,7 @@ One backward pass gives both gradients, and neither game can cheat in the other'
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.lax import stop_gradient
@@ -38,8 +39,17 @@ class AuxiliaryNets(nn.Module):
         """
         result = {}
         for name in sorted({n for pair in SUFFICIENCY_PAIRS.values() for n in pair}):
-            head = nn.Dense(self.num_keypoints, name=f"head_{name}")
-            result[name] = head(out[name].astype(jnp.float32))
+            # Heads start at zero and see features of unit size: read off raw features
+            # (an untrained net's are in the hundreds), a teacher is noise for as long
+            # as a short training lasts, and the student is made to follow it.
+            head = nn.Dense(
+                self.num_keypoints,
+                kernel_init=nn.initializers.zeros,
+                name=f"head_{name}",
+            )
+            feature = out[name].astype(jnp.float32)
+            size = jnp.square(feature).mean((1, 2, 3), keepdims=True)
+            result[name] = head(feature * jax.lax.rsqrt(size + 1e-6))
         q = mi.GaussianConditional(self.channels, self.mi_hidden, name="q")
         result["q"] = q(out["pooled_useful"])
         return result
