@@ -19,9 +19,13 @@ SGD_MAIN = ROOT / "tests" / "sgd_main.py"
 NUM_STEPS = 20
 slow = pytest.mark.slow
 # float32 sums in another order, through BatchNorm and twenty steps of descent. Seen: 2e-6
-# for losses; 8e-5 for gradient norms and the MI estimate, which are small differences of
-# large terms. A mean over the wrong examples shows as 1e-2 at once.
-TOLERANCE = {"loss": 2e-5, "other": 5e-4}
+# for the heatmap loss; 1.3e-4 for gradient norms, the MI estimate, which is a small
+# difference of large terms, and the losses that contain it. A mean over the wrong examples
+# shows as 1e-2 at once.
+# Log probabilities of these maps are near 10 nats: what is below this is their float32
+# rounding. The KL terms start there, because the auxiliary heads start at zero.
+ROUNDING = 1e-6
+TOLERANCE = {"heatmap": 2e-5, "other": 5e-4}
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +90,10 @@ def test_layouts_give_the_same_losses_and_scores(layout, processes, devices):
         assert a.keys() == b.keys()
         for name in a:
             if not stress.MEASURED.search(name):
-                kind = "loss" if name.startswith(("loss", "heatmap")) else "other"
-                assert a[name] == pytest.approx(b[name], rel=TOLERANCE[kind]), (
-                    f"{name} at step {a['step']}"
-                )
+                kind = "heatmap" if name == "heatmap" else "other"
+                assert a[name] == pytest.approx(
+                    b[name], rel=TOLERANCE[kind], abs=ROUNDING
+                ), f"{name} at step {a['step']}"
     results = [json.loads((w / "results.json").read_text()) for w in (expected, got)]
     assert results[0] == results[1]
     assert results[0]["num_persons"] == 40
