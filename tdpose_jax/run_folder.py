@@ -48,6 +48,20 @@ def flatten_config(config, prefix: str = "") -> dict:
     return flat
 
 
+def unflatten_config(flat: dict) -> ml_collections.ConfigDict:
+    """Inverse of `flatten_config`; lists become tuples again."""
+    config = ml_collections.ConfigDict()
+    for name, value in flat.items():
+        *sections, field = name.split(".")
+        node = config
+        for section in sections:
+            if section not in node:
+                node[section] = ml_collections.ConfigDict()
+            node = node[section]
+        node[field] = tuple(value) if isinstance(value, list) else value
+    return config
+
+
 def open_run_folder(workdir: Path, config: ml_collections.ConfigDict) -> None:
     """Makes the folder, or checks that it belongs to the same config.
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tdpose_jax import setup_run, steps
-from tdpose_jax.run_folder import flatten_config
+from tdpose_jax.run_folder import flatten_config, unflatten_config
 from tdpose_jax.shapes import SAMPLE_ID_BYTES, PoseBatch
 from tdpose_jax.train_state import dummy_intermediates, init_state
 
@@ -145,4 +145,6 @@ def test_a_frozen_backbone_needs_weights():
 def test_configs_survive_json():
     flat = flatten_config(get_config("posetrack17", None))
     assert json.loads(json.dumps(flat)) == flat
-    assert isinstance(get_config("posetrack17", None), ml_collections.ConfigDict)
+    config = get_config("posetrack17", None)
+    assert unflatten_config(flat).to_dict() == config.to_dict()
+    assert isinstance(config, ml_collections.ConfigDict)

@@ -52,6 +52,7 @@ from tdpose_jax.interop.tdmi_names import (
     torch_fields,
 )
 from tdpose_jax.interop.weights_file import WeightsError, flatten
+from tdpose_jax.run_folder import unflatten_config
 from tdpose_jax.skeleton import get_skeleton
 from tdpose_jax.steps import normalize_frames
 
@@ -75,16 +76,7 @@ def read_config(workdir: str | Path) -> ml_collections.ConfigDict:
     """
     path = Path(workdir) / "config.json"
     try:
-        flat = json.loads(path.read_text())
-        config = ml_collections.ConfigDict()
-        for name, value in flat.items():
-            *sections, field = name.split(".")
-            node = config
-            for section in sections:
-                if section not in node:
-                    node[section] = ml_collections.ConfigDict()
-                node = node[section]
-            node[field] = tuple(value) if isinstance(value, list) else value
+        config = unflatten_config(json.loads(path.read_text()))
         for section in ("data", "model", "eval"):
             config[section]
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:

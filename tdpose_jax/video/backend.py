@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from tdpose_jax.checkpoint import FOLDERS, load_variables
@@ -20,6 +19,7 @@ from tdpose_jax.models.factory import make_model, resolve_dtype
 from tdpose_jax.models.hrnet import HRNet
 from tdpose_jax.models.lite_hrnet import LiteHRNet
 from tdpose_jax.models.tdmi import TDMI
+from tdpose_jax.run_folder import unflatten_config
 from tdpose_jax.skeleton import SKELETONS, Skeleton, get_skeleton
 from tdpose_jax.steps import normalize_frames
 
@@ -77,17 +77,7 @@ def load_model(path: str | Path, which: str = "best") -> LoadedModel:
 
 
 def _load_run(path: Path, which: str) -> LoadedModel:
-    flat = json.loads((path / "config.json").read_text())
-    config = ml_collections.ConfigDict()
-    for name, value in flat.items():
-        value = tuple(value) if isinstance(value, list) else value
-        *sections, field = name.split(".")
-        node = config
-        for section in sections:
-            if section not in node:
-                node[section] = ml_collections.ConfigDict()
-            node = node[section]
-        node[field] = value
+    config = unflatten_config(json.loads((path / "config.json").read_text()))
     try:
         model = make_model(config.model)
         skeleton = get_skeleton(config.data.skeleton)
