@@ -34,6 +34,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(argv):
+    """Joins the other processes, runs, and turns errors into exit codes."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)

@@ -14,6 +14,7 @@ ROWS = ("tdmi", "single_frame", "backbone")
 
 
 def get_config(row="tdmi"):
+    """One of `ROWS`; ValueError, naming them, for another."""
     if row not in ROWS:
         raise ValueError(f"configs/demo.py:{row}: choose one of {', '.join(ROWS)}")
     config = default.get_config()

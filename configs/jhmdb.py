@@ -11,6 +11,7 @@ from configs import default, small
 
 
 def get_config():
+    """A small HRNet trained from scratch."""
     config = default.get_config()
     small.shrink(config)
     config.data.root = "data/jhmdb"

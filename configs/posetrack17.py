@@ -15,6 +15,7 @@ from configs import default
 
 
 def get_config():
+    """The paper's model and recipe on PoseTrack17."""
     config = default.get_config()
     config.data.root = "data/posetrack17"
     return config

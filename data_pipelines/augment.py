@@ -46,6 +46,7 @@ class Augmentation:
 
     @classmethod
     def from_config(cls, data: ml_collections.ConfigDict) -> "Augmentation":
+        """The fields of this class from `config.data`."""
         return cls(**{f.name: data[f.name] for f in dataclasses.fields(cls)})
 
 

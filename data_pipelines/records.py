@@ -68,6 +68,7 @@ class Record:
 
     @property
     def num_persons(self) -> int:
+        """P, the people of the keyframe."""
         return len(self.person_index)
 
 

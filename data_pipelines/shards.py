@@ -197,10 +197,12 @@ def relative_name(path: Path, roots: tuple[Path, ...]) -> str:
 
 
 def to_json(content: object) -> bytes:
+    """Indented UTF-8 with a final newline: equal content gives equal bytes."""
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def file_sha256(path: Path) -> str:
+    """The file's SHA-256, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -102,10 +102,12 @@ class Mover:
 
     @property
     def action(self) -> str:
+        """Name of what the person is doing now."""
         return self._current["name"]
 
     @property
     def depth(self) -> float:
+        """Distance of the person's root from the camera along its axis, metres."""
         return float(self._root[1])
 
     def angles_at(self, offset_s: np.ndarray) -> np.ndarray:

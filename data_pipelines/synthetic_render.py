@@ -140,6 +140,7 @@ def capsules(a, b, ra, rb) -> np.ndarray:
 
 
 def fixed_point(xy: np.ndarray) -> np.ndarray:
+    """[..., 2] float pixels -> int32 in 1/16 pixels, which OpenCV's drawing takes."""
     return np.rint(np.clip(xy, -2000, 4000) * (1 << _SHIFT)).astype(np.int32)
 
 

@@ -94,6 +94,7 @@ class Passer:
     follows: tuple[int, int] | None = None  # (track, node)
 
     def origin(self, time_s: float, joint_xy: np.ndarray | None) -> np.ndarray:
+        """[2] image pixels at `time_s`, relative to `joint_xy` if it is given."""
         xy = self.start_xy + self.velocity_xy * (time_s - self.born_s)
         return xy if joint_xy is None else xy + joint_xy
 
@@ -183,6 +184,7 @@ class Sensor:
 
 
 def sample_sensor(rng, image_size_hw: tuple[int, int]) -> Sensor:
+    """Draws a camera's grain, gain and compression."""
     h, w = (s + _GRAIN_SPARE for s in image_size_hw)
     noise = np.float32(rng.uniform(1.5, 7.0))
     return Sensor(

@@ -67,6 +67,7 @@ class TFRecordWriter:
         self._file.close()
 
     def write(self, record: bytes) -> None:
+        """Appends one record with its length and both checksums."""
         length = struct.pack("<Q", len(record))
         self._file.write(length + _masked_crc(length))
         self._file.write(record)

@@ -38,6 +38,7 @@ class People:
     head_box_xyxy: np.ndarray
 
     def digest(self) -> bytes:
+        """Bytes that change when any field changes."""
         parts = (getattr(self, f.name) for f in dataclasses.fields(self))
         return b"".join(
             str((a.dtype.str, a.shape)).encode() + a.tobytes() for a in parts
@@ -61,6 +62,7 @@ class Window:
 
     @property
     def key(self) -> str:
+        """`sequence/frame`, unique within the split."""
         return f"{self.sequence}/{self.frame_index}"
 
     @property

@@ -27,6 +27,7 @@ class FieldError(Exception):
         self.steps: list[str] = []
 
     def describe(self) -> str:
+        """The whole message: field, problem, remedy."""
         field = "".join(reversed(self.steps)).lstrip(".")
         place = f"field {field}: " if field else ""
         return f"{place}{self.problem}; {self.remedy}"

@@ -68,6 +68,7 @@ class Checkpoints:
 
     @property
     def latest_step(self) -> int | None:
+        """Step of the newest whole checkpoint, or None."""
         return self._latest.latest_step()
 
     def save(self, state: TrainState, input_state: dict) -> None:
@@ -144,6 +145,7 @@ class Checkpoints:
             self._latest.wait_until_finished()
 
     def close(self) -> None:
+        """Waits for what is being saved and releases the folders."""
         self.wait()
         self._latest.close()
         self._best.close()

@@ -141,6 +141,7 @@ class PictureTaker:
         self._skeleton = skeleton
 
     def __call__(self, batch: PoseBatch, fetch: Callable[[], dict]) -> None:
+        """Draws a few of the people; `fetch()` brings their predictions to the host."""
         if self._left <= 0 or jax.process_index() != 0:
             return
         real = np.flatnonzero(batch.example_is_real)

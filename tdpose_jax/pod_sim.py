@@ -22,6 +22,7 @@ MAIN = Path(__file__).resolve().parents[1] / "main.py"
 
 
 def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
     with socket.socket() as s:
         s.bind(("localhost", 0))
         return s.getsockname()[1]
@@ -122,6 +123,7 @@ def supervise(
 
 
 def main() -> int:
+    """The command `python -m tdpose_jax.pod_sim`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -67,6 +67,7 @@ class Progress:
         self._paused += time.perf_counter() - began
 
     def step_done(self) -> None:
+        """Counts a step of training."""
         self._steps += 1
 
     def scalars(self) -> dict[str, float]:
@@ -113,6 +114,7 @@ class Profiler:
         self._running = False
 
     def before_step(self) -> None:
+        """Starts or ends the trace when it is time; call before every step."""
         if not self._num_steps or self._left < 0:
             return
         if self._left == self._num_steps:

@@ -203,6 +203,7 @@ class MetricLog:
             self._writer.write_scalars(step, scalars)
 
     def close(self) -> None:
+        """Waits until everything is written."""
         if self._path is not None:
             self._file.close()
         if self._writer is not None:

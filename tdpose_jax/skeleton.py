@@ -34,15 +34,18 @@ class Skeleton:
 
     @property
     def num_keypoints(self) -> int:
+        """K, joints that are never annotated included."""
         return len(self.joints)
 
     @property
     def lower_body(self) -> tuple[int, ...]:
+        """Indices of the annotated joints that are not of the upper body."""
         rest = set(self.upper_body) | set(self.unannotated)
         return tuple(i for i in range(self.num_keypoints) if i not in rest)
 
     @property
     def evaluated(self) -> tuple[int, ...]:
+        """Indices of the joints that are annotated, hence scored."""
         return tuple(i for i in range(self.num_keypoints) if i not in self.unannotated)
 
     @property
@@ -54,6 +57,7 @@ class Skeleton:
         return tuple(order)
 
     def index(self, joint: str) -> int:
+        """The joint's index; ValueError, listing all names, if there is none."""
         if joint not in self.joints:
             raise ValueError(
                 f"skeleton {self.name!r} has no joint {joint!r}; it has "

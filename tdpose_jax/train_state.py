@@ -35,10 +35,12 @@ class TrainState:
 
     @property
     def all_params(self) -> dict:
+        """Trained and frozen parameters together, as the model takes them."""
         return {**self.params, **self.frozen_params}
 
     @property
     def variables(self) -> dict:
+        """What `model.apply` takes: parameters and BatchNorm statistics."""
         return {"params": self.all_params, "batch_stats": self.batch_stats}
 
 

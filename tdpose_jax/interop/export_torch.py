@@ -217,6 +217,7 @@ def onnx_model(path: Path):
 
 
 def torch_model(module: ModuleType, net):
+    """uint8 RGB clips [N, T, H, W, 3] -> heatmaps [N, h, w, K], by PyTorch on CPU."""
     import torch
 
     def model(clips):
@@ -229,6 +230,7 @@ def torch_model(module: ModuleType, net):
 
 
 def jax_model(fields: dict[str, Any], variables: dict):
+    """uint8 RGB clips [N, T, H, W, 3] -> heatmaps [N, h, w, K], by Flax on CPU."""
     flax = flax_model(fields)
     run = jax.jit(
         lambda variables, clips: flax.apply(variables, normalize_frames(clips))[0],
@@ -251,6 +253,7 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """The command `python -m tdpose_jax.interop.export_torch`."""
     parser = argparse.ArgumentParser(
         prog="python -m tdpose_jax.interop.export_torch",
         description=__doc__,

@@ -109,6 +109,7 @@ def _largest_difference(module, variables: dict[str, Any], path: Path) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """The command `python -m tdpose_jax.interop.import_weights`."""
     parser = argparse.ArgumentParser(
         prog="python -m tdpose_jax.interop.import_weights",
         description=__doc__,

@@ -43,6 +43,7 @@ class ConvLayer:
 
     @property
     def oihw(self) -> tuple[int, int, int, int]:
+        """The weight's shape in PyTorch and ncnn: outputs, inputs, height, width."""
         size = 1 if self.kind == "pointwise" else 3
         inputs = 1 if self.kind == "depthwise" else self.inputs
         return (self.outputs, inputs, size, size)

@@ -195,6 +195,7 @@ def load_backbone(path: str | Path) -> dict[str, Any]:
 
 
 def sha256(path: str | Path) -> str:
+    """The file's SHA-256, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -84,6 +84,7 @@ class EvaluationSet:
 
     @property
     def num_frames(self) -> int:
+        """Frames of all sequences together."""
         return len(self.sequence_of_frame)
 
 

@@ -37,6 +37,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        """[N, H, W, C] -> [N, H / stride, W / stride, features]."""
         k = self.kernel_size
         shape = (k, k, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
@@ -61,6 +62,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
+        """Normalises all axes but the last; `train`: by the batch's own moments."""
         channels = x.shape[-1]
         scale = self.param("scale", init.ones, (channels,), jnp.float32)
         bias = self.param("bias", init.zeros, (channels,), jnp.float32)
@@ -95,6 +97,7 @@ class ConvNormRelu(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
+        """[N, H, W, C] -> [N, H, W, features]."""
         x = Conv(self.features, dtype=self.dtype, name="conv")(x)
         return nn.relu(BatchNorm(self.dtype, self.axis_name, name="bn")(x, train))
 
@@ -111,6 +114,7 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
+        """[N, H, W, C] -> [N, H, W, features]."""
         y = Conv(self.features, dtype=self.dtype, name="conv1")(x)
         y = nn.relu(BatchNorm(self.dtype, self.axis_name, name="bn1")(y, train))
         y = Conv(self.features, dtype=self.dtype, name="conv2")(y)
@@ -127,6 +131,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
+        """[N, H, W, C] -> [N, H, W, 4 * features]."""
         y = x
         for i, (features, k) in enumerate(
             [(self.features, 1), (self.features, 3), (4 * self.features, 1)], start=1

@@ -17,6 +17,7 @@ class ChannelGate(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B 1 1 C"]:
+        """Feature -> one weight per channel, 0..1."""
         channels = x.shape[-1]
         pooled = x.astype(jnp.float32).mean((1, 2)).astype(self.dtype)
         common = dict(dtype=self.dtype, kernel_init=init.lecun_normal)
@@ -34,6 +35,7 @@ class Disentangle(nn.Module):
 
     @nn.compact
     def __call__(self, motion: Float[Array, "B h w C"]) -> dict:
+        """Returns both gates and both constituents, by the names of `out`."""
         useful = ChannelGate(self.gate_reduction, self.dtype, name="useful")(motion)
         noisy = ChannelGate(self.gate_reduction, self.dtype, name="noisy")(motion)
         return {

@@ -132,6 +132,7 @@ class HRModule(nn.Module):
 
     @nn.compact
     def __call__(self, branches, train: bool):
+        """Branches [N, h/2^i, w/2^i, width * 2^i] -> the first `outputs` of them."""
         common = dict(dtype=self.dtype, axis_name=self.axis_name)
         widths = [x.shape[-1] for x in branches]
         mixed = []

@@ -36,6 +36,7 @@ class Depthwise(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[AnyArray, "B h w C"]) -> Float[jax.Array, "B _h _w C"]:
+        """Filters each channel by itself; the sides become h / stride, w / stride."""
         channels = x.shape[-1]
         kernel = self.param(
             "kernel", nn.initializers.lecun_normal(), (3, 3, 1, channels)
@@ -63,6 +64,7 @@ class Separable(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        """[N, h, w, C] -> [N, h / stride, w / stride, features]."""
         x = Depthwise(self.stride, dtype=self.dtype, name="depthwise")(x)
         x = nn.Dense(self.features, dtype=self.dtype, name="pointwise")(x)
         return nn.relu(x) if self.relu else x
@@ -75,6 +77,7 @@ class ShuffleUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        """[N, h, w, C] -> the same shape."""
         kept, changed = jnp.split(x, 2, axis=-1)
         half = kept.shape[-1]
         changed = nn.relu(nn.Dense(half, dtype=self.dtype, name="expand")(changed))
@@ -90,6 +93,7 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        """[N, H, W, 3] -> [N, H / 4, W / 4, features]."""
         x = nn.Conv(self.features, (3, 3), 2, padding=1, dtype=self.dtype, name="conv")(
             x
         )
@@ -116,6 +120,7 @@ class FuseModule(nn.Module):
 
     @nn.compact
     def __call__(self, branches: Sequence[AnyArray]) -> list[jax.Array]:
+        """Features of each resolution -> the same resolutions, each having seen all."""
         branches = list(branches)
         for j, x in enumerate(branches):
             for unit in range(self.units):

@@ -72,6 +72,7 @@ class TDMI(nn.Module):
 
     @property
     def uses_supporting_frames(self) -> bool:
+        """Whether any part looks at frames other than the keyframe."""
         return bool(self.difference_stages) or self.spatio_temporal
 
     @nn.nowrap

@@ -49,6 +49,7 @@ class BoxFile:
 
     @property
     def num_boxes(self) -> int:
+        """Boxes of all frames together."""
         return sum(len(b.xywh) for b in (self.by_index or self.by_name).values())
 
 

@@ -79,6 +79,7 @@ class YoloxDetector:
             )
 
     def __call__(self, image_rgb: np.ndarray) -> Boxes:
+        """Boxes of the people in an RGB image [H, W, 3] uint8."""
         blob, ratio = letterbox(image_rgb, self._size_hw)
         (output,) = self._session.run(None, {self._input: blob})
         return decode_yolox(output[0], self._grid, self._stride, ratio)
@@ -153,6 +154,7 @@ class HogDetector:
         self._hog.setSVMDetector(cv2.HOGDescriptor.getDefaultPeopleDetector())
 
     def __call__(self, image_rgb: np.ndarray) -> Boxes:
+        """Boxes of the people in an RGB image [H, W, 3] uint8."""
         height, width = image_rgb.shape[:2]
         ratio = min(1.0, self.LONG_SIDE / max(height, width))
         size = (max(1, round(width * ratio)), max(1, round(height * ratio)))

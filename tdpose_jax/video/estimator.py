@@ -60,6 +60,7 @@ class PoseEstimator:
 
     @property
     def skeleton(self) -> Skeleton:
+        """Names and order of the joints that are predicted."""
         return self.loaded.skeleton
 
     @property

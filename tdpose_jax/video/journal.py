@@ -96,6 +96,7 @@ class Journal:
                 yield from_json(json.loads(line))
 
     def close(self) -> None:
+        """Closes the file; what was added is on disk already."""
         self._file.close()
 
 
@@ -106,6 +107,7 @@ def _numbers(array: np.ndarray) -> list:
 
 
 def to_json(people: FramePoses) -> dict:
+    """One frame's people as a JSON object; `from_json` is its inverse."""
     return {
         "index": people.index,
         "time_s": people.time_s,
@@ -128,6 +130,7 @@ def to_json(people: FramePoses) -> dict:
 
 
 def from_json(entry: dict) -> FramePoses:
+    """Inverse of `to_json`, to the bit."""
     count = len(entry["track_id"])
 
     def array(key, *shape):

@@ -202,6 +202,7 @@ class _StopRequest:
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """The flags of `python -m tdpose_jax.video.predict`."""
     parser = argparse.ArgumentParser(
         prog="python -m tdpose_jax.video.predict",
         description=__doc__,

@@ -28,10 +28,12 @@ PALETTE = (
 
 
 def hex_to_rgb(color: str) -> tuple[int, int, int]:
+    """`#rrggbb` -> (red, green, blue), 0..255."""
     return tuple(int(color[i : i + 2], 16) for i in (1, 3, 5))
 
 
 def identity_color(identity: int) -> str:
+    """The colour of an identity, `#rrggbb`; they repeat after the palette's end."""
     return PALETTE[identity % len(PALETTE)]
 
 
@@ -85,6 +87,7 @@ class VideoWriter:
         self._first_s, self._last_pts = None, -1
 
     def write(self, image_rgb: np.ndarray, time_s: float) -> None:
+        """Adds an RGB picture [H, W, 3] uint8, shown from `time_s` seconds on."""
         import av
 
         if self._first_s is None:
@@ -97,6 +100,7 @@ class VideoWriter:
         self._container.mux(self._stream.encode(picture))
 
     def close(self) -> None:
+        """Ends the video and gives it its name; before that it is a partial file."""
         if self._first_s is not None:
             self._container.mux(self._stream.encode(None))
         self._container.close()

@@ -70,11 +70,14 @@ def conv(inputs, outputs, kernel_size=3, stride=1, dilation=1, groups=1, bias=Fa
 
 
 def conv_norm(inputs, outputs, kernel_size=3, stride=1, relu=True):
+    """Convolution, BatchNorm and, if asked for, ReLU."""
     layers = [conv(inputs, outputs, kernel_size, stride), nn.BatchNorm2d(outputs)]
     return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if relu else []))
 
 
 class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut."""
+
     expansion = 1
 
     def __init__(self, inputs, features):
@@ -85,6 +88,7 @@ class BasicBlock(nn.Module):
             self.downsample = conv_norm(inputs, features, 1, relu=False)
 
     def forward(self, x):
+        """[N, inputs, h, w] -> [N, features, h, w]."""
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = self.bn2(self.conv2(y))
         shortcut = self.downsample(x) if hasattr(self, "downsample") else x
@@ -92,6 +96,8 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions with a shortcut; four times `features` come out."""
+
     expansion = 4
 
     def __init__(self, inputs, features):
@@ -104,6 +110,7 @@ class Bottleneck(nn.Module):
             self.downsample = conv_norm(inputs, outputs, 1, relu=False)
 
     def forward(self, x):
+        """[N, inputs, h, w] -> [N, 4 * features, h, w]."""
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = F.relu(self.bn2(self.conv2(y)), inplace=True)
         y = self.bn3(self.conv3(y))
@@ -112,6 +119,7 @@ class Bottleneck(nn.Module):
 
 
 def residual_blocks(block, inputs, features, count):
+    """`count` blocks in a row; the first maps `inputs` to what the others take."""
     blocks = [block(inputs, features)]
     for _ in range(count - 1):
         blocks.append(block(features * block.expansion, features))
@@ -151,6 +159,7 @@ class HRModule(nn.Module):
         return nn.Sequential(*steps)
 
     def forward(self, branches):
+        """Features of each resolution -> the same resolutions, each having seen all."""
         branches = [
             branch(x) for branch, x in zip(self.branches, branches, strict=True)
         ]
@@ -205,6 +214,7 @@ class HRNet(nn.Module):
             self.final_layer = conv(width, num_keypoints, 1, bias=True)
 
     def forward(self, x):
+        """[N, 3, H, W] -> (four stage features [N, C, H/4, W/4], heatmaps or None)."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
         branches = [self.layer1(x)]
@@ -233,6 +243,7 @@ class Separable(nn.Module):
         self.relu = relu
 
     def forward(self, x):
+        """[N, inputs, h, w] -> [N, features, h / stride, w / stride]."""
         x = self.pointwise(self.depthwise(x))
         return F.relu(x, inplace=True) if self.relu else x
 
@@ -247,12 +258,15 @@ class ShuffleUnit(nn.Module):
         self.separable = Separable(half, half)
 
     def forward(self, x):
+        """[N, C, h, w] -> the same shape."""
         kept, changed = x.chunk(2, dim=1)
         changed = self.separable(F.relu(self.expand(changed), inplace=True))
         return F.channel_shuffle(torch.cat([kept, changed], dim=1), 2)
 
 
 class Stem(nn.Module):
+    """From pixels to the first feature at a quarter of the resolution."""
+
     def __init__(self, features):
         super().__init__()
         half = features // 2
@@ -262,6 +276,7 @@ class Stem(nn.Module):
         self.second = Separable(features, half, stride=2)
 
     def forward(self, x):
+        """[N, 3, H, W] -> [N, features, H / 4, W / 4]."""
         first, second = F.relu(self.conv(x), inplace=True).chunk(2, dim=1)
         second = self.second(F.relu(self.expand(second), inplace=True))
         return F.channel_shuffle(torch.cat([self.first(first), second], dim=1), 2)
@@ -290,6 +305,7 @@ class FuseModule(nn.Module):
                     self.add_module(f"down{j}to{i}_{step}", layer)
 
     def forward(self, branches):
+        """Features of each resolution -> the same resolutions, each having seen all."""
         layers = self._modules
         branches = [
             layers[f"branch{j}_unit1"](layers[f"branch{j}_unit0"](x))
@@ -338,6 +354,7 @@ class LiteHRNet(nn.Module):
             self.final_layer = conv(width, num_keypoints, 1, bias=True)
 
     def forward(self, x):
+        """[N, 3, H, W] -> (four stage features [N, C, H/4, W/4], heatmaps or None)."""
         layers = self._modules
         x = self.stem(x)
         features, branches = [x], [self.transition_branch0(x)]
@@ -407,17 +424,21 @@ class ModulatedDeformConv(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x):
+        """[B, C, h, w] -> the same shape, sampled where the offsets point."""
         modulation = self.modulation(x).sigmoid()
         offsets = self.sampling_offsets(x)
         return deform_conv2d(x, offsets, modulation, self.weight, self.dilation)
 
 
 class ConvNormRelu(nn.Module):
+    """3x3 convolution, BatchNorm, ReLU."""
+
     def __init__(self, channels):
         super().__init__()
         self.conv, self.bn = conv(channels, channels), nn.BatchNorm2d(channels)
 
     def forward(self, x):
+        """[B, C, h, w] -> the same shape."""
         return F.relu(self.bn(self.conv(x)), inplace=True)
 
 
@@ -459,6 +480,7 @@ class ChannelGate(nn.Module):
         self.expand = nn.Linear(self.squeeze.out_features, channels)
 
     def forward(self, x):
+        """[B, C, h, w] -> weights [B, C, 1, 1] in 0..1."""
         gate = self.expand(F.relu(self.squeeze(x.mean((2, 3))))).sigmoid()
         return gate[:, :, None, None]
 
@@ -472,6 +494,7 @@ class Disentangle(nn.Module):
         self.noisy = ChannelGate(channels, reduction)
 
     def forward(self, motion):
+        """Motion [B, C, h, w] -> (useful, noisy), of the same shape."""
         return self.useful(motion) * motion, self.noisy(motion) * motion
 
 
@@ -540,6 +563,7 @@ class TDMI(nn.Module):
         self.pose_head = conv(channels, num_keypoints, bias=True)
 
     def forward(self, frames):
+        """Normalised clips [B, T, 3, H, W] -> heatmaps [B, K, H / 4, W / 4]."""
         layers, key = self._modules, int(frames.shape[1]) // 2
         if not ({"temporal_difference", "context"} & layers.keys()):
             frames, key = frames[:, key : key + 1], 0
