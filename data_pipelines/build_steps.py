@@ -100,7 +100,7 @@ def read_boxes(splits: Splits, boxes: Path) -> tuple[Splits, Notes]:
     notes = [(boxes.name, f"{n} {reason}") for reason, n in detections.dropped]
     for split, videos in evaluated.items():
         videos = [next(attached) for _ in videos]
-        if any(len(rows) for video in videos for rows in video.detections):
+        if any(len(rows) for video in videos for rows in video.detections or ()):
             out[split] = videos
     return out, notes
 

@@ -130,11 +130,10 @@ def _read_clip(source: Path, action: str, clip: str) -> VideoSource:
         source / "joint_positions" / action / clip / "joint_positions.mat"
     )
     folder = source / "Rename_Images" / action / clip
-    video: Path | None = source / "ReCompress_Videos" / action / f"{clip}.avi"
+    video = source / "ReCompress_Videos" / action / f"{clip}.avi"
     notes: tuple[tuple[str, str], ...] = ()
     images = list_images(folder)
     if images:
-        video = None
         size_hw = image_size_hw(folder / images[0])
         paths = [folder / image for image in images[: len(joints)]]
         paths += [folder / f"{i + 1:05d}.png" for i in range(len(paths), len(joints))]
@@ -156,6 +155,6 @@ def _read_clip(source: Path, action: str, clip: str) -> VideoSource:
     return VideoSource(
         label=SequenceLabel(name=clip, skeleton=JHMDB.name, frames=frames),
         frame_paths=tuple(paths),
-        video=video,
+        video=None if images else video,
         notes=notes,
     )

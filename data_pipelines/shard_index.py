@@ -125,7 +125,7 @@ def index_shard(path: Path) -> ShardIndex:
                 offsets.append(start)
                 lengths.append(length)
         finally:
-            if size:
+            if isinstance(data, mmap.mmap):
                 data.close()
     return ShardIndex(
         path=Path(path),

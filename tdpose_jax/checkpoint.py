@@ -212,6 +212,7 @@ def load_state_tree(folder: Path) -> dict:
     if not path.is_dir():
         raise CheckpointError(f"no finished checkpoint at {folder}")
     checkpointer = ocp.PyTreeCheckpointer()
+    # pyrefly: ignore[missing-attribute] - orbax types it as optional
     tree = checkpointer.metadata(path).item_metadata.tree
     arguments = jax.tree.map(
         lambda _: ocp.RestoreArgs(restore_type=np.ndarray),

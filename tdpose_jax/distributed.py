@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from typing import Any
 
 import jax
 
@@ -88,7 +89,7 @@ def initialize(
         watcher.join()
 
 
-def _client():
+def _client() -> Any:
     """The coordination service's client; None in a run of one process."""
     from jax._src import distributed  # no public way to its key-value store
 

@@ -30,7 +30,7 @@ def predict_split(
     variables: dict,
     batches: Iterable[PoseBatch],
     progress: Callable[[int], None] = lambda done: None,
-    picture: Callable[[PoseBatch, dict], None] | None = None,
+    picture: Callable[[PoseBatch, Callable[[], dict]], None] | None = None,
 ) -> PredictionCollector:
     """Runs the mapped predict step over a finite input.
 

@@ -140,10 +140,12 @@ def total_loss(
     needed = {n for pair in SUFFICIENCY_PAIRS.values() for n in pair}
     stopped = {n: stop_gradient(features[n]) for n in needed | {"pooled_useful"}}
 
+    if auxiliary is None:
+        raise ValueError(f"loss.mi_estimator={mi_estimator!r} needs AuxiliaryNets")
     fitted = auxiliary.apply({"params": auxiliary_params}, stopped)
-    terms["q_nll"] = -mi.log_likelihood(
-        *fitted["q"], stop_gradient(pooled_noisy)
-    ).mean()
+    q_mean, q_log_variance = fitted["q"]
+    log_q = mi.log_likelihood(q_mean, q_log_variance, stop_gradient(pooled_noisy))
+    terms["q_nll"] = -log_q.mean()
     terms["auxiliary_heads"] = sum(
         heatmap_loss(fitted[n], target_heatmaps, keypoint_weight)
         for n in sorted(needed)
@@ -152,7 +154,8 @@ def total_loss(
 
     read = auxiliary.apply({"params": stop_gradient(auxiliary_params)}, features)
     if mi_estimator == "vclub":
-        estimate = mi.vclub(*read["q"], pooled_noisy, axis_name)
+        q_mean, q_log_variance = read["q"]
+        estimate = mi.vclub(q_mean, q_log_variance, pooled_noisy, axis_name)
         terms["mi_useful_noisy"] = estimate
         # Information is not negative: below zero the estimate only says that q is
         # stale, and following it further would reward fooling q without bound.

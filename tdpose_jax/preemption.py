@@ -8,6 +8,7 @@ give notice: SLURM (`--signal`), Kubernetes, preemptible TPU and GPU machines.
 import logging
 import signal
 import threading
+from pathlib import Path
 
 import jax
 from jax.experimental import multihost_utils
@@ -21,7 +22,7 @@ EXIT_CODE = 75
 class Preempted(Exception):
     """Everything is saved; the same command continues. `EXIT_CODE` is for it."""
 
-    def __init__(self, step: int, where: str):
+    def __init__(self, step: int, where: str | Path):
         super().__init__(
             f"preempted: step {step} is saved in {where}; the same command continues"
         )

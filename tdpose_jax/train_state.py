@@ -12,8 +12,7 @@ from tdpose_jax.losses import AuxiliaryNets
 from tdpose_jax.models.tdmi import TDMI
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """All of it is saved in a checkpoint.
 
     Attributes:

@@ -247,6 +247,7 @@ def jax_model(fields: dict[str, Any], variables: dict):
 
 def _import_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location("exported_tdmi_torch", path)
+    assert spec is not None and spec.loader is not None  # it is a .py file
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -153,6 +153,7 @@ def make_jax_backend(model: TDMI, variables: dict[str, Any]) -> Backend:
         result = {"heatmaps": maps}
         for name in MOTION:
             if name in out:
+                # pyrefly: ignore[missing-attribute] - flax types `out` loosely
                 result[name] = abs(out[name].astype("float32")).mean(-1)
         return result
 

@@ -44,6 +44,7 @@ class Frame:
           VideoError: if the image file is damaged.
         """
         if self._image_rgb is None:
+            assert self._convert is not None
             self._image_rgb = np.ascontiguousarray(self._convert())
             self._convert = None  # lets the decoder's own picture go
         return self._image_rgb
@@ -168,7 +169,7 @@ def _video_converter(picture) -> Callable[[], np.ndarray]:
 
 
 def _read_folder(source: Source) -> Iterator[Frame]:
-    for index, file_name in enumerate(source.image_names):
+    for index, file_name in enumerate(source.image_names or ()):
         path = source.path / file_name
 
         def convert(path=path):

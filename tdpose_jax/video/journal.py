@@ -39,7 +39,8 @@ class Journal:
 
     def __init__(self, path: Path, made_by: dict):
         self.path = path
-        self.num_frames, self.last = 0, None
+        self.num_frames = 0
+        self.last: FramePoses | None = None
         made_by = json.loads(json.dumps(made_by))
         if path.exists() and path.stat().st_size:
             self._check(made_by)
