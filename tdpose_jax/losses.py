@@ -175,9 +175,10 @@ def total_loss(
             axis_name,
         )
         lost = lost + terms[name]
-    terms["loss_model"] = terms["heatmap"] + mi_weight * (
-        mi_term + sufficiency_weight * lost
-    )
+    penalty = mi_term
+    if sufficiency_weight:  # at 0 they are logged, and cost no backward pass
+        penalty = penalty + sufficiency_weight * lost
+    terms["loss_model"] = terms["heatmap"] + mi_weight * penalty
     return terms["loss_model"] + terms["loss_auxiliary"], terms
 
 

@@ -14,8 +14,8 @@ WEIGHTS = dict(mi_weight=1.0, sufficiency_weight=1.0, softmax_temperature=0.05)
 
 def test_heatmap_loss_by_hand():
     """Error 1 on one of two joints, the other unannotated: the mean halves."""
-    predicted, target = np.ones((1, 2, 2, 2)), np.zeros((1, 2, 2, 2))
-    loss = losses.heatmap_loss(predicted, target, np.array([[1.0, 0.0]]))
+    predicted, target = jnp.ones((1, 2, 2, 2)), jnp.zeros((1, 2, 2, 2))
+    loss = losses.heatmap_loss(predicted, target, jnp.array([[1.0, 0.0]]))
     assert float(loss) == pytest.approx(0.5)
 
 
@@ -42,6 +42,10 @@ def setting():
     pooled = {"pooled_useful": jnp.zeros((1, C))}
     params = auxiliary.init(jax.random.key(0), {**out, **pooled})["params"]
     rng = np.random.default_rng(1)
+    # Heads start at zero, where every sufficiency term is zero whatever it is made of.
+    params = jax.tree.map(
+        lambda p: p + 0.3 * rng.standard_normal(p.shape, np.float32), params
+    )
     targets = jnp.asarray(rng.uniform(0, 1, (B, H, W, K)), jnp.float32)
     return auxiliary, params, out, targets, jnp.ones((B, K))
 
@@ -100,11 +104,10 @@ def test_sufficiency_is_zero_for_an_equal_student_and_grows_with_what_is_lost():
 
 def test_unannotated_joints_do_not_enter_sufficiency():
     rng = np.random.default_rng(0)
-    teacher, student = rng.uniform(0, 1, (2, B, H, W, K))
-    weight = np.ones((B, K))
-    weight[:, 1] = 0
+    teacher, student = jnp.asarray(rng.uniform(0, 1, (2, B, H, W, K)))
+    weight = jnp.ones((B, K)).at[:, 1].set(0)
     before = losses.sufficiency_loss(teacher, student, weight, 0.05)
-    student[..., 1] = rng.uniform(0, 9, (B, H, W))
+    student = student.at[..., 1].set(rng.uniform(0, 9, (B, H, W)))
     after = losses.sufficiency_loss(teacher, student, weight, 0.05)
     assert float(before) == pytest.approx(float(after))
 
@@ -123,6 +126,21 @@ def test_weights_scale_their_terms(setting):
     mi_term = max(float(terms["mi_useful_noisy"]), 0.0)
     expected = float(terms["heatmap"]) + 0.5 * (mi_term + 2.0 * lost)
     assert float(terms["loss_model"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_weight_the_sufficiency_terms_reach_no_feature(setting):
+    """Row rdm_mi: both are measured, neither is trained on."""
+
+    def model_loss(out, weight):
+        loss, terms = total(setting, out, sufficiency_weight=weight)
+        return terms["loss_model"], terms
+
+    features = ("aggregated", "keyframe_feature")  # reached by these terms alone
+    grads, terms = jax.grad(model_loss, has_aux=True)(setting[2], 0.0)
+    assert float(terms["mi_lost_keyframe"]) > 0 and float(terms["mi_lost_motion"]) > 0
+    assert not any(np.asarray(grads[name]).any() for name in features)
+    grads, _ = jax.grad(model_loss, has_aux=True)(setting[2], 1.0)
+    assert np.asarray(grads["aggregated"]).any()
 
 
 def test_none_is_the_heatmap_loss_alone(setting):
