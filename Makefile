@@ -64,9 +64,14 @@ pod-sim: data/demo/manifest.json
 	@$(PY) -m tdpose_jax.pod_sim --processes=$(or $(PROCESSES),2) -- \
 		--config=configs/demo.py:backbone --workdir=runs/pod-sim
 
+# Format, names and docstrings, types, dead code, who imports whom; silent if all is well.
 lint: $(VENV)/.test
-	@$(PY) -m ruff check .
-	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff format --check --quiet .
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m pyrefly check --python-interpreter-path $(PY) --summary=none \
+		--output-format=min-text 2>/dev/null
+	@$(PY) -m vulture
+	@$(PY) -m pytest -qq tests/test_import_rules.py -k "not without_tensorflow"
 
 clean:
 	rm -rf runs/demo data/demo

@@ -78,9 +78,9 @@ def test_vclub_is_an_upper_bound_that_tracks_the_truth(dim):
 
 def test_moments_give_the_mean_over_all_pairs():
     rng = np.random.default_rng(0)
-    mean, log_variance, z = rng.standard_normal((3, 7, 4))
+    mean, log_variance, z = jnp.asarray(rng.standard_normal((3, 7, 4)))
     pairs = [
-        mi.log_likelihood(mean[i], log_variance[i], z[j])
+        mi.log_likelihood(mean[i : i + 1], log_variance[i : i + 1], z[j : j + 1])
         for i in range(7)
         for j in range(7)
     ]

@@ -17,7 +17,6 @@ import numpy as np
 from tdpose_jax.skeleton import Skeleton
 
 JHMDB_THRESHOLDS = (0.2, 0.1, 0.05)
-PCKH_THRESHOLDS = (0.5,)
 
 
 @dataclasses.dataclass(frozen=True)

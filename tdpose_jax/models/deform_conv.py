@@ -13,13 +13,14 @@ from jaxtyping import Array, Float
 
 from tdpose_jax.models import initializers as init
 from tdpose_jax.models.blocks import Conv
+from tdpose_jax.shapes import AnyArray
 
 
 def modulated_deform_conv(
     x: Float[Array, "B h w C"],
-    sampling_offsets: Float[Array, "B h w G k*k 2"],
-    modulation: Float[Array, "B h w G k*k"],
-    kernel: Float[Array, "k k C D"],
+    sampling_offsets: Float[Array, "B h w G taps 2"],
+    modulation: Float[Array, "B h w G taps"],
+    kernel: Float[AnyArray, "k k C D"],
     dilation: int = 1,
 ) -> Float[Array, "B h w D"]:
     """Samples `x` bilinearly at displaced taps, weighs the samples, convolves.

@@ -47,11 +47,6 @@ class BoxFile:
             return self.by_name[name] if name in self.by_name else EMPTY
         return self.by_index[frame.index] if frame.index in self.by_index else EMPTY
 
-    @property
-    def num_boxes(self) -> int:
-        """Boxes of all frames together."""
-        return sum(len(b.xywh) for b in (self.by_index or self.by_name).values())
-
 
 EMPTY = Boxes(np.zeros((0, 4)), np.zeros(0))
 
