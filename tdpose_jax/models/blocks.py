@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tdpose_jax.models import initializers as init
-from tdpose_jax.models.convolution import conv2d
+from tdpose_jax.models.convolution import conv2d, keep
 
 # PyTorch's momentum 0.1 is Flax's 0.9; epsilon is the same in both.
 BATCH_NORM_MOMENTUM = 0.9
@@ -119,7 +119,7 @@ class BasicBlock(nn.Module):
         y = nn.relu(BatchNorm(self.dtype, self.axis_name, name="bn1")(y, train))
         y = Conv(self.features, dtype=self.dtype, name="conv2")(y)
         y = BatchNorm(self.dtype, self.axis_name, name="bn2")(y, train)
-        return nn.relu(y + _shortcut(self, x, self.features, train))
+        return keep(nn.relu(y + _shortcut(self, x, self.features, train)))
 
 
 class Bottleneck(nn.Module):
@@ -139,7 +139,7 @@ class Bottleneck(nn.Module):
             y = Conv(features, k, dtype=self.dtype, name=f"conv{i}")(y)
             y = BatchNorm(self.dtype, self.axis_name, name=f"bn{i}")(y, train)
             y = nn.relu(y) if i < 3 else y
-        return nn.relu(y + _shortcut(self, x, 4 * self.features, train))
+        return keep(nn.relu(y + _shortcut(self, x, 4 * self.features, train)))
 
 
 def _shortcut(block: nn.Module, x, features: int, train: bool):

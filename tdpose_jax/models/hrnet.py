@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from tdpose_jax.models import initializers as init
 from tdpose_jax.models.blocks import BasicBlock, BatchNorm, Bottleneck, Conv
+from tdpose_jax.models.convolution import keep
 
 
 class HRNet(nn.Module):
@@ -142,10 +143,12 @@ class HRModule(nn.Module):
                 x = BasicBlock(widths[b], **common, name=name)(x, train)
             mixed.append(x)
         return [
-            nn.relu(
-                sum(
-                    self._resample(x, source, target, widths, train)
-                    for source, x in enumerate(mixed)
+            keep(
+                nn.relu(
+                    sum(
+                        self._resample(x, source, target, widths, train)
+                        for source, x in enumerate(mixed)
+                    )
                 )
             )
             for target in range(self.outputs)
