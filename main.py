@@ -16,7 +16,12 @@ from ml_collections import config_flags
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "Config, e.g. configs/posetrack17.py")
 flags.DEFINE_string("workdir", None, "Run folder: checkpoints, metrics, results.")
-flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
+flags.DEFINE_enum(
+    "mode",
+    "train",
+    ["train", "eval", "cache"],
+    "What to do; cache: write the features of a frozen backbone to data.feature_cache.",
+)
 flags.DEFINE_enum(
     "distributed",
     "auto",
@@ -83,6 +88,11 @@ def run():
 
     from data_pipelines.input_pipeline import TrainIterator, make_eval_iterator
     from tdpose_jax import parallel, setup_run, train
+    from tdpose_jax.feature_cache import (
+        CachedEvalIterator,
+        CachedTrainIterator,
+        write_cache,
+    )
 
     tf.config.set_visible_devices([], "GPU")
     tf.config.set_visible_devices([], "TPU")
@@ -98,24 +108,31 @@ def run():
     )
     workdir = Path(FLAGS.workdir)
     setup_run.check_config(config)
-    eval_iterator = make_eval_iterator(
-        config.data,
-        config.data.eval_split,
-        parallel.per_process_batch(config.eval.batch_size, "eval.batch_size"),
-        jax.process_index(),
-        jax.process_count(),
+    processes = jax.process_index(), jax.process_count()
+    eval_batch = parallel.per_process_batch(config.eval.batch_size, "eval.batch_size")
+    train_batch = parallel.per_process_batch(
+        config.train.batch_size, "train.batch_size"
     )
+    reads_cache = config.data.feature_cache and FLAGS.mode != "cache"
+    if reads_cache:
+        eval_iterator = CachedEvalIterator(config, eval_batch, *processes)
+    else:
+        eval_iterator = make_eval_iterator(
+            config.data, config.data.eval_split, eval_batch, *processes
+        )
     if FLAGS.mode == "eval":
         train.run_evaluation(config, workdir, eval_iterator)
         return
-    train_iterator = TrainIterator(
-        config.data,
-        config.seed,
-        parallel.per_process_batch(config.train.batch_size, "train.batch_size"),
-        jax.process_index(),
-        jax.process_count(),
-    )
-    train.run_training(config, workdir, train_iterator, eval_iterator)
+    if reads_cache:
+        train_iterator = CachedTrainIterator(config, train_batch, *processes)
+    else:
+        train_iterator = TrainIterator(
+            config.data, config.seed, train_batch, *processes
+        )
+    if FLAGS.mode == "cache":
+        write_cache(config, train_iterator, eval_iterator)
+    else:
+        train.run_training(config, workdir, train_iterator, eval_iterator)
 
 
 if __name__ == "__main__":

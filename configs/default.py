@@ -39,6 +39,10 @@ def get_config() -> ml_collections.ConfigDict:
     data.color_jitter = 0.0  # brightness/contrast/saturation range, off [group]
     data.shuffle_segment_shards = 8  # more mixes better, fewer reads more locally
     data.max_corrupt_records = 0  # records that may be skipped before the run stops
+    # Folder of a frozen backbone's stage features (main.py --mode=cache); "": computed
+    # in every step. A cache holds so many augmented epochs.
+    data.feature_cache = ""
+    data.feature_cache_epochs = 1.0
 
     model = config.model = ml_collections.ConfigDict()
     model.backbone = "hrnet"  # hrnet, tinypose

@@ -15,6 +15,7 @@ from tdpose_jax.losses import AuxiliaryNets
 from tdpose_jax.models.factory import make_model
 from tdpose_jax.models.tdmi import TDMI
 from tdpose_jax.skeleton import Skeleton, get_skeleton
+from tdpose_jax.train_state import init_state
 
 RANDOM = "random"
 
@@ -133,6 +134,26 @@ def load_backbone_variables(
             "batch_stats": variables["batch_stats"].get("backbone", {}),
         }
     return load_backbone(path)
+
+
+def initial_variables(
+    config: ml_collections.ConfigDict, required: bool = False
+) -> dict[str, Any]:
+    """{"params", "batch_stats"} at step 0, with the backbone's weights if named.
+
+    Args:
+      required: see `load_backbone_variables`.
+    """
+    parts = make_parts(config)
+    return init_state(
+        parts.model,
+        None,
+        parts.optimizer,
+        parts.auxiliary_optimizer,
+        num_frames=2 * config.data.window_delta + 1,
+        seed=config.seed,
+        backbone_variables=load_backbone_variables(config, required),
+    ).variables
 
 
 def enable_compilation_cache() -> None:

@@ -48,12 +48,14 @@ class PoseBatch:
     """Affine from crop pixels to pixels of the video frame."""
     frame_is_real: Bool[AnyArray, "B T"]
     """False where a sequence's edge was filled by repeating the nearest frame."""
-    box_score: Float[AnyArray, "B"]
+    box_score: Float[AnyArray, " B"]
     """The detector's confidence in the person's box; 1 for annotated boxes."""
-    example_is_real: Bool[AnyArray, "B"]
+    example_is_real: Bool[AnyArray, " B"]
     """False for the padding of an evaluation batch."""
     sample_id: UInt8[AnyArray, "B L"]
     """`sequence/frame/person`, UTF-8, padded with zeros (see `encode_sample_ids`)."""
+    stage_features: tuple[Float[AnyArray, "B T h w _"], ...] | None = None
+    """A frozen backbone's four stage features, computed before (`feature_cache.py`)."""
 
 
 SAMPLE_ID_BYTES = 128

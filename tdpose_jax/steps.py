@@ -24,6 +24,14 @@ def normalize_frames(frames):
     return (x - IMAGENET_MEAN_RGB) / IMAGENET_STD_RGB
 
 
+def forward(model: TDMI, variables: dict, batch: PoseBatch, **kwargs):
+    """`model.apply` on a batch's frames, or on stage features it brings along."""
+    if batch.stage_features is None:
+        return model.apply(variables, normalize_frames(batch.frames), **kwargs)
+    features = tuple(f.astype(model.dtype) for f in batch.stage_features)
+    return model.apply(variables, features, None, method="decode_window", **kwargs)
+
+
 def make_train_step(
     model: TDMI,
     auxiliary: losses.AuxiliaryNets | None,
@@ -54,15 +62,14 @@ def make_train_step(
             loss_config.heatmap_sigma,
             loss_config.heatmap_encoder,
         )
-        frames = normalize_frames(batch.frames)
 
         def loss_fn(params, auxiliary_params):
             variables = {
                 "params": {**params, **state.frozen_params},
                 "batch_stats": state.batch_stats,
             }
-            (maps, out), updates = model.apply(
-                variables, frames, train=True, mutable=["batch_stats"]
+            (maps, out), updates = forward(
+                model, variables, batch, train=True, mutable=["batch_stats"]
             )
             loss, terms = losses.total_loss(
                 maps,
@@ -134,10 +141,10 @@ def make_predict_step(
     """
 
     def predict_step(variables: dict, batch: PoseBatch) -> dict:
-        frames = normalize_frames(batch.frames)
-        maps, out = model.apply(variables, frames, train=False)
+        maps, out = forward(model, variables, batch, train=False)
         if flip_permutation is not None:
-            mirrored, _ = model.apply(variables, frames[..., ::-1, :], train=False)
+            mirrored_batch = batch.replace(frames=batch.frames[..., ::-1, :])
+            mirrored, _ = forward(model, variables, mirrored_batch, train=False)
             maps = 0.5 * (maps + hm.flip_heatmaps(mirrored, flip_permutation))
         xy_heatmap, score = hm.decode_heatmaps(maps, decoder)
         affine = batch.crop_to_image

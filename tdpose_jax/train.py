@@ -10,6 +10,7 @@ import numpy as np
 
 from tdpose_jax import evaluate, parallel, setup_run, steps
 from tdpose_jax.checkpoint import CheckpointError, Checkpoints, load_variables
+from tdpose_jax.interop.head_file import load_head
 from tdpose_jax.preemption import Preempted, PreemptionNotice
 from tdpose_jax.progress import Profiler, Progress, format_seconds
 from tdpose_jax.run_folder import (
@@ -179,27 +180,24 @@ def _train(config, workdir, train_iterator, eval_iterator, notice) -> dict:
 def run_evaluation(
     config: ml_collections.ConfigDict, workdir: Path, eval_iterator
 ) -> dict:
-    """Evaluates a run's checkpoint, or without one the initial weights.
+    """Evaluates `eval.head`, or a run's checkpoint, or without one the initial weights.
 
     A backbone-only run is thus evaluated straight from imported weights.
     """
     open_run_folder(workdir, config)
     parts = setup_run.make_parts(config)
-    try:
-        variables, step = load_variables(workdir, config.eval.checkpoint)
-        log.info("evaluating step %d of %s", step, workdir)
-    except CheckpointError as error:
-        log.warning("%s; evaluating initial weights", error)
-        step = 0
-        variables = init_state(
-            parts.model,
-            None,
-            parts.optimizer,
-            parts.auxiliary_optimizer,
-            num_frames=2 * config.data.window_delta + 1,
-            seed=config.seed,
-            backbone_variables=setup_run.load_backbone_variables(config, False),
-        ).variables
+    if config.eval.head:
+        variables, step = load_head(
+            config.eval.head, setup_run.initial_variables(config, True)
+        )
+        log.info("evaluating %s, trained for %d steps", config.eval.head, step)
+    else:
+        try:
+            variables, step = load_variables(workdir, config.eval.checkpoint)
+            log.info("evaluating step %d of %s", step, workdir)
+        except CheckpointError as error:
+            log.warning("%s; evaluating initial weights", error)
+            step, variables = 0, setup_run.initial_variables(config)
     return evaluate_state(config, workdir, variables, step, parts, eval_iterator)
 
 

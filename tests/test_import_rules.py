@@ -22,7 +22,7 @@ ALLOWED = {
     "tdpose_jax/visualize.py": {"skeleton", "shapes"},
     "tdpose_jax/interop": {
         *("interop", "models", "heatmaps", "shapes", "skeleton"),
-        *("checkpoint", "run_folder", "setup_run", "steps"),
+        *("checkpoint", "run_folder", "setup_run", "steps", "train_state"),
     },
 }
 

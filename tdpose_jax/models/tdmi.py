@@ -56,19 +56,27 @@ class TDMI(nn.Module):
         self, frames: Float[Array, "B T H W 3"], train: bool = False
     ) -> tuple[Float[Array, "B h w K"], dict]:
         """Normalised RGB clips -> the keyframe's heatmaps and named intermediates."""
+        if self.backbone_only or not self.uses_supporting_frames:
+            # The single-frame row does not pay for the others.
+            key = frames.shape[1] // 2
+            frames = frames[:, key : key + 1]
+        features, maps = self.encode_clips(frames, train)
+        return self.decode_window(features, maps, train)
+
+    def encode_clips(
+        self, frames: Float[Array, "B T H W 3"], train: bool = False
+    ) -> tuple[tuple, Float[Array, "B T h w _"] | None]:
+        """Clips -> four stage features [B, T, h, w, C_s] and backbone heatmaps."""
         b, t = frames.shape[:2]
-        needs_all = not self.backbone_only and self.uses_supporting_frames
-        if not needs_all:  # the single-frame row does not pay for the others
-            frames = frames[:, t // 2 : t // 2 + 1]
         features, maps = self.encode_frames(
             frames.reshape(-1, *frames.shape[2:]), train
         )
 
         def unmerge(x):
-            return None if x is None else x.reshape(b, frames.shape[1], *x.shape[1:])
+            return None if x is None else x.reshape(b, t, *x.shape[1:])
 
-        features = [share_repeated(frames, unmerge(f)) for f in features]
-        return self.decode_window(features, unmerge(maps), train)
+        features = tuple(share_repeated(frames, unmerge(f)) for f in features)
+        return features, unmerge(maps)
 
     @property
     def uses_supporting_frames(self) -> bool:
