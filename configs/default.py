@@ -100,6 +100,8 @@ def get_config() -> ml_collections.ConfigDict:
     train.save_every_steps = 500
     train.keep_checkpoints = 3  # besides the best by AP
     train.remat_backbone = False  # recompute backbone activations in the backward pass
+    # Of every term of the loss, at each log line: costs a backward pass per term there.
+    train.log_gradient_norms = False
     train.profile_steps = 0  # > 0: TensorBoard profile of that many steps
     train.compilation_cache = True  # in $XDG_CACHE_HOME/tdpose
 

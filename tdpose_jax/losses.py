@@ -22,6 +22,10 @@ SUFFICIENCY_PAIRS = {
     "mi_lost_keyframe": ("keyframe_feature", "aggregated"),
 }
 
+# What is differentiated: the first three kinds with respect to the model, the last two
+# with respect to the auxiliary networks.
+TERMS = ("heatmap", "mi_useful_noisy", *SUFFICIENCY_PAIRS, "q_nll", "auxiliary_heads")
+
 
 class AuxiliaryNets(nn.Module):
     """Networks that only the objective needs; they are not part of the model."""

@@ -24,7 +24,7 @@ def parallel_train_step(step: Callable) -> Callable:
 
 
 def parallel_predict_step(step: Callable) -> Callable:
-    """step(variables, batch) -> predictions."""
+    """step(variables or state, batch) -> arrays; nothing is donated."""
     return jax.pmap(step, axis_name=AXIS)
 
 

@@ -20,6 +20,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # or saved, not what is computed.
 FREE_FIELDS = (
     "train.log_every_steps",
+    "train.log_gradient_norms",
     "train.eval_every_steps",
     "train.save_every_steps",
     "train.keep_checkpoints",

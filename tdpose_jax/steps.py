@@ -32,6 +32,55 @@ def forward(model: TDMI, variables: dict, batch: PoseBatch, **kwargs):
     return model.apply(variables, features, None, method="decode_window", **kwargs)
 
 
+def make_objective(
+    model: TDMI, auxiliary: losses.AuxiliaryNets | None, loss_config, axis_name
+) -> Callable:
+    """Builds objective(params, auxiliary_params, state, batch), to be differentiated.
+
+    It returns the loss of `losses.total_loss` and (terms, predicted heatmaps, weights of
+    the joints [B, K], updates of the BatchNorm statistics). `state` lends what is not
+    differentiated.
+    """
+
+    def objective(params, auxiliary_params, state: TrainState, batch: PoseBatch):
+        targets, weight = hm.encode_heatmaps(
+            batch.keypoints_xy_crop,
+            batch.keypoint_weight,
+            heatmap_size_hw(batch),
+            loss_config.heatmap_sigma,
+            loss_config.heatmap_encoder,
+        )
+        variables = {
+            "params": {**params, **state.frozen_params},
+            "batch_stats": state.batch_stats,
+        }
+        (maps, out), updates = forward(
+            model, variables, batch, train=True, mutable=["batch_stats"]
+        )
+        loss, terms = losses.total_loss(
+            maps,
+            out,
+            auxiliary,
+            auxiliary_params,
+            targets,
+            weight,
+            mi_estimator=loss_config.mi_estimator,
+            mi_weight=loss_config.mi_weight,
+            sufficiency_weight=loss_config.sufficiency_weight,
+            softmax_temperature=loss_config.softmax_temperature,
+            axis_name=axis_name,
+        )
+        return loss, (terms, maps, weight, updates)
+
+    return objective
+
+
+def heatmap_size_hw(batch: PoseBatch) -> tuple[int, int]:
+    """(height, width) of the heatmaps of a batch's crops."""
+    h, w = batch.frames.shape[2:4]
+    return h // HEATMAP_STRIDE, w // HEATMAP_STRIDE
+
+
 def make_train_step(
     model: TDMI,
     auxiliary: losses.AuxiliaryNets | None,
@@ -46,6 +95,7 @@ def make_train_step(
     norms, and `pck`, the share of annotated joints within a tenth of the heatmap's
     longer side of their target.
     """
+    objective = make_objective(model, auxiliary, loss_config, axis_name)
 
     def pmean(tree):
         return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
@@ -54,41 +104,9 @@ def make_train_step(
         return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
     def train_step(state: TrainState, batch: PoseBatch):
-        size_hw = tuple(s // HEATMAP_STRIDE for s in batch.frames.shape[2:4])
-        targets, weight = hm.encode_heatmaps(
-            batch.keypoints_xy_crop,
-            batch.keypoint_weight,
-            size_hw,
-            loss_config.heatmap_sigma,
-            loss_config.heatmap_encoder,
-        )
-
-        def loss_fn(params, auxiliary_params):
-            variables = {
-                "params": {**params, **state.frozen_params},
-                "batch_stats": state.batch_stats,
-            }
-            (maps, out), updates = forward(
-                model, variables, batch, train=True, mutable=["batch_stats"]
-            )
-            loss, terms = losses.total_loss(
-                maps,
-                out,
-                auxiliary,
-                auxiliary_params,
-                targets,
-                weight,
-                mi_estimator=loss_config.mi_estimator,
-                mi_weight=loss_config.mi_weight,
-                sufficiency_weight=loss_config.sufficiency_weight,
-                softmax_temperature=loss_config.softmax_temperature,
-                axis_name=axis_name,
-            )
-            return loss, (terms, maps, updates)
-
-        (_, (terms, maps, updates)), grads = jax.value_and_grad(
-            loss_fn, argnums=(0, 1), has_aux=True
-        )(state.params, state.auxiliary_params)
+        (_, (terms, maps, weight, updates)), grads = jax.value_and_grad(
+            objective, argnums=(0, 1), has_aux=True
+        )(state.params, state.auxiliary_params, state, batch)
         grads, auxiliary_grads = pmean(grads)
 
         steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -101,7 +119,7 @@ def make_train_step(
                 predicted_xy,
                 batch.keypoints_xy_crop / HEATMAP_STRIDE,
                 weight,
-                max(size_hw) / 10,
+                max(heatmap_size_hw(batch)) / 10,
             )
         )
         metrics = pmean(terms)
@@ -122,6 +140,37 @@ def make_train_step(
         return new_state, metrics
 
     return train_step
+
+
+def make_gradient_norms(
+    model: TDMI, auxiliary: losses.AuxiliaryNets | None, loss_config, axis_name
+) -> Callable[[TrainState, PoseBatch], dict]:
+    """Builds norms(state, batch) -> {"gradient_norm_<term>": float32 scalar}.
+
+    One backward pass per term of `losses.TERMS` that the config has: the global norm
+    of its gradient with respect to all that is trained, before its weight. The MI
+    estimate counts as it is used, above zero.
+    """
+    objective = make_objective(model, auxiliary, loss_config, axis_name)
+
+    def norms(state: TrainState, batch: PoseBatch) -> dict:
+        def used_terms(params, auxiliary_params):
+            _, (terms, *_) = objective(params, auxiliary_params, state, batch)
+            used = {name: terms[name] for name in losses.TERMS if name in terms}
+            if "mi_useful_noisy" in used:
+                used["mi_useful_noisy"] = jnp.maximum(used["mi_useful_noisy"], 0.0)
+            return used
+
+        terms, pull_back = jax.vjp(used_terms, state.params, state.auxiliary_params)
+        result = {}
+        for name in terms:
+            grads = pull_back({n: jnp.float32(n == name) for n in terms})
+            if axis_name is not None:
+                grads = jax.lax.pmean(grads, axis_name)
+            result[f"gradient_norm_{name}"] = optax.global_norm(grads)
+        return result
+
+    return norms
 
 
 def make_predict_step(

@@ -68,6 +68,14 @@ def _train(config, workdir, train_iterator, eval_iterator, notice) -> dict:
         )
     )
 
+    term_norms = None
+    if config.train.log_gradient_norms:
+        term_norms = parallel.parallel_predict_step(
+            steps.make_gradient_norms(
+                parts.model, parts.auxiliary, config.loss, parallel.AXIS
+            )
+        )
+
     # --- State: (1) resume this run, else (2) start, from backbone weights if given ---
     checkpoints = Checkpoints(workdir, config.train.keep_checkpoints)
 
@@ -157,6 +165,10 @@ def _train(config, workdir, train_iterator, eval_iterator, notice) -> dict:
         if logs:
             scalars = {k: np.mean([m[k] for m in interval]) for k in interval[0]}
             scalars["learning_rate"] = float(parts.schedule(step))
+            if term_norms is not None:  # of this batch, after its update
+                with progress.paused():
+                    norms = term_norms(state, parallel.shard(batch))
+                    scalars |= parallel.unreplicate(norms)
             scalars |= progress.scalars()
             metric_log.write(step, {k: float(v) for k, v in scalars.items()})
             log.info(progress.line(step, scalars))
