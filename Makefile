@@ -13,12 +13,14 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(PY),$(PIP))
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test test-slow stress pod-sim lint clean
+.PHONY: help demo test test-slow stress pod-sim lint notebooks docs readme-check clean
 
 help:
 	@echo "make demo   install, build the embedded data, train, evaluate, show two tables"
 	@echo "make test   install and run the test suite"
-	@echo "make lint   format and lint checks"
+	@echo "make lint   format, types, dead code, import rules"
+	@echo "make notebooks  run all notebooks; make docs  API pages in docs/api"
+	@echo "make readme-check  run every command of README.md and CONTRIBUTING.md"
 	@echo "make pod-sim [PROCESSES=4]  train the demo in several processes on this machine"
 	@echo "make stress  kill and resume a run 40 times; make test-slow  the long tests"
 	@echo "make clean  remove what the demo made (runs/demo, data/demo)"
@@ -72,6 +74,27 @@ lint: $(VENV)/.test
 		--output-format=min-text 2>/dev/null
 	@$(PY) -m vulture
 	@$(PY) -m pytest -qq tests/test_import_rules.py -k "not without_tensorflow"
+
+# From the first cell to the last, in a kernel of this .venv; what they showed stays in
+# runs/notebook/executed.
+notebooks: $(VENV)/.test
+	@mkdir -p runs/notebook/executed
+	@for file in notebooks/*.ipynb; do \
+		start=$$(date +%s); \
+		$(VENV)/bin/jupyter-execute --timeout=600 --log-level=WARN \
+			--output=../runs/notebook/executed/{notebook_name} $$file || exit 1; \
+		echo "$$file: $$(($$(date +%s) - start)) s"; \
+	done
+
+# API pages from the docstrings, in docs/api; a warning is an error.
+docs: $(VENV)/.test
+	@$(PY) -W error::UserWarning -m pdoc --math --docformat=google \
+		--output-directory=docs/api tdpose_jax data_pipelines configs
+	@echo "docs/api/index.html"
+
+# Runs every command and code block of the README and of CONTRIBUTING.md, in copies.
+readme-check: $(VENV)/.test
+	@$(PY) -m tests.documents README.md CONTRIBUTING.md
 
 clean:
 	rm -rf runs/demo data/demo
