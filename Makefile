@@ -81,7 +81,7 @@ notebooks: $(VENV)/.test
 	@mkdir -p runs/notebook/executed
 	@for file in notebooks/*.ipynb; do \
 		start=$$(date +%s); \
-		$(VENV)/bin/jupyter-execute --timeout=600 --log-level=WARN \
+		$(VENV)/bin/jupyter-execute --timeout=600 \
 			--output=../runs/notebook/executed/{notebook_name} $$file || exit 1; \
 		echo "$$file: $$(($$(date +%s) - start)) s"; \
 	done

@@ -51,7 +51,7 @@ def people_figure(
 
 
 def clips_figure(
-    clips: UInt8[np.ndarray, "B T H W 3"],
+    frames: UInt8[np.ndarray, "B T H W 3"],
     keypoints_xy_crop: Float[np.ndarray, "B K 2"],
     keypoint_weight: Float[np.ndarray, "B K"],
     skeleton: Skeleton,
@@ -62,9 +62,9 @@ def clips_figure(
     Args:
       names: of the rows.
     """
-    figure, axes = _grid([list(clip) for clip in clips], 1.5)
-    middle = clips.shape[1] // 2
-    for i, clip in enumerate(clips):
+    figure, axes = _grid([list(clip) for clip in frames], 1.5)
+    middle = frames.shape[1] // 2
+    for i, clip in enumerate(frames):
         for t, frame in enumerate(clip):
             axes[i][t].imshow(frame)
             shown = "keyframe" if t == middle else f"{t - middle:+d}"
@@ -120,4 +120,23 @@ def curves_figure(
         axes.set_title(name, fontsize=8)
         axes.set_xlabel("step", fontsize=7)
         axes.tick_params(labelsize=6)
+    return figure
+
+
+def lines_figure(
+    points: Sequence[Mapping[str, float]], x: str, names: Sequence[str], unit: str
+) -> Figure:
+    """Several quantities over one, in one panel.
+
+    Args:
+      points: each has a value for `x` and for every one of `names`.
+      unit: of the quantities.
+    """
+    figure = Figure(figsize=(4.2, 2.8), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    for name in names:
+        axes.plot([p[x] for p in points], [p[name] for p in points], "o-", label=name)
+    axes.set_xlabel(x)
+    axes.set_ylabel(unit)
+    axes.legend(fontsize=8)
     return figure
