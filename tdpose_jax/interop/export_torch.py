@@ -181,20 +181,31 @@ def save_onnx(net, path: Path, clip_shape: tuple[int, int, int, int]) -> None:
 
     t, h, w, _ = clip_shape
     # Two examples, so that nothing takes the batch for an axis of size 1.
-    frames = torch.zeros(2, t, 3, h, w)
+    write_onnx(net, path, {"frames": torch.zeros(2, t, 3, h, w)}, ["heatmaps"])
+
+
+def write_onnx(net, path: Path, inputs: dict, outputs: Sequence[str]) -> None:
+    """A PyTorch module as an ONNX file; the first axis of everything stays free.
+
+    Args:
+      inputs: name -> example tensor, in the order of the module's arguments.
+      outputs: names of what it returns.
+    """
+    import torch
+
     with warnings.catch_warnings(), torch.inference_mode():
         # It is deprecated in favour of dynamo=True, which takes 25 s of CPU time for a
         # tiny model against 1.1 s (torch 2.13), for the same results.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             net,
-            (frames,),
+            tuple(inputs.values()),
             path,
             dynamo=False,
             opset_version=ONNX_OPSET,
-            input_names=["frames"],
-            output_names=["heatmaps"],
-            dynamic_axes={"frames": {0: "batch"}, "heatmaps": {0: "batch"}},
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes={name: {0: "batch"} for name in (*inputs, *outputs)},
         )
 
 

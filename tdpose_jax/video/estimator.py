@@ -14,18 +14,14 @@ import jax
 import numpy as np
 
 from tdpose_jax import heatmaps as hm
+from tdpose_jax.backends import MOTION, Backend, make_backend
 from tdpose_jax.geometry import box_to_window, image_to_crop_affine, invert_affine
+from tdpose_jax.shared_windows import SharedWindow, WindowSharing
 from tdpose_jax.skeleton import Skeleton
-from tdpose_jax.video.backend import (
-    MOTION,
-    Backend,
-    LoadedModel,
-    load_model,
-    make_jax_backend,
-)
 from tdpose_jax.video.box_files import BoxFile, load_box_file
 from tdpose_jax.video.decode import Frame, Source, open_source
 from tdpose_jax.video.detect import Detector, make_detector
+from tdpose_jax.video.loaded_model import LoadedModel, load_model
 from tdpose_jax.video.poses import Boxes, FramePoses
 from tdpose_jax.video.stream import PoseStream
 from tdpose_jax.video.track import Tracker, keep_file_identities
@@ -39,24 +35,44 @@ class PoseEstimator:
       loaded: the network, its joints, crop size and window.
       backend: clips in, heatmaps out.
       batch_size: people per call of the network; the last call is filled up.
+      share_tolerance: None: each window has its own crop. Else neighbouring windows of
+        a person share crops that fit this well (`shared_windows`); only networks that
+        look at windows, and only where frames come one after the other.
     """
 
     loaded: LoadedModel
     backend: Backend
     batch_size: int = 8
+    share_tolerance: float | None = None
 
     @classmethod
-    def load(cls, path: str | Path, batch_size: int = 8, which: str = "best"):
+    def load(
+        cls,
+        path: str | Path,
+        batch_size: int = 8,
+        which: str = "best",
+        backend: str = "jax",
+        share_tolerance: float | None = None,
+    ) -> "PoseEstimator":
         """From a run folder, an imported backbone, or TinyPose's .npz.
 
         Args:
           which: "best" or "latest" checkpoint of a run.
+          backend: one of `backends.BACKENDS`.
 
         Raises:
-          ValueError: naming the path and what is wrong with it.
+          ValueError: naming the path and what is wrong with it; a backend that cannot
+            run here.
         """
         loaded = load_model(path, which)
-        return cls(loaded, make_jax_backend(loaded.model, loaded.variables), batch_size)
+        network = make_backend(
+            backend,
+            loaded.model,
+            loaded.variables,
+            loaded.fields,
+            loaded.crop_size_hw,
+        )
+        return cls(loaded, network, batch_size, share_tolerance)
 
     @property
     def skeleton(self) -> Skeleton:
@@ -104,9 +120,48 @@ class PoseEstimator:
         padded = np.zeros((self.batch_size, *clips.shape[1:]), np.uint8)
         padded[:count] = clips
         out = self.backend(padded)
-        maps = out["heatmaps"]
+        mirrored = None
         if self.loaded.flip_test:
             mirrored = self.backend(padded[..., ::-1, :])["heatmaps"]
+        return self._joints(out, mirrored, crop_to_image)
+
+    def share_windows(self) -> WindowSharing | None:
+        """What makes windows that share crops, for one video; None if they do not."""
+        if self.share_tolerance is None or not self.window_delta:
+            return None
+        return WindowSharing(
+            self.backend.encode_frames,
+            self.loaded.crop_size_hw,
+            self.loaded.box_enlarge,
+            self.share_tolerance,
+            self.batch_size,
+            self.loaded.flip_test,
+        )
+
+    def run_windows(
+        self, windows: Sequence[SharedWindow]
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """At most `batch_size` encoded windows -> joints, as `run_crops`."""
+        filling = [windows[-1]] * (self.batch_size - len(windows))
+        padded = [window.frames for window in (*windows, *filling)]
+        out = self.backend.decode_windows([[f.features for f in w] for w in padded])
+        mirrored = None
+        if self.loaded.flip_test:
+            mirrored = self.backend.decode_windows(
+                [[f.mirrored for f in w] for w in padded]
+            )["heatmaps"]
+        affines = np.stack([window.crop_to_image for window in windows])
+        return self._joints(out, mirrored, affines)
+
+    def _joints(
+        self,
+        out: dict[str, np.ndarray],
+        mirrored: np.ndarray | None,
+        crop_to_image: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """A backend's results of the clip and of its mirror image -> joints."""
+        count, maps = len(crop_to_image), out["heatmaps"]
+        if mirrored is not None:
             flipped = hm.flip_heatmaps(mirrored, self.skeleton.flip_permutation)
             maps = 0.5 * (maps + np.asarray(flipped))
         xy, score = _decode(maps, self.loaded.decoder)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tdpose_jax.backends import BACKENDS
 from tdpose_jax.checkpoint import CheckpointError
 from tdpose_jax.setup_run import enable_compilation_cache
 from tdpose_jax.video import outputs, render, report
@@ -52,6 +53,7 @@ class Options:
     smoothing: bool = False
     trails: bool = False
     backend: str = "jax"
+    share_tolerance: float | None = None
 
 
 def predict_video(options: Options) -> bool:
@@ -63,7 +65,12 @@ def predict_video(options: Options) -> bool:
     source = open_source(options.video)
     box_file = None if options.boxes is None else load_box_file(options.boxes)
     detector = None if box_file else make_detector(options.detector)
-    estimator = PoseEstimator.load(options.checkpoint, options.batch_size)
+    estimator = PoseEstimator.load(
+        options.checkpoint,
+        options.batch_size,
+        backend=options.backend,
+        share_tolerance=options.share_tolerance,
+    )
     journal = Journal(options.output / "frames.jsonl", _made_by(options, estimator))
     tracker = Tracker(estimator.skeleton, frame_step=options.every)
     for people in journal.frames():
@@ -150,6 +157,9 @@ def write_outputs(
             "frames shown": f"{options.start} to {options.end or 'end'}, every {options.every}",
             "smoothing": "One Euro filter" if options.smoothing else "off",
             "backend": options.backend,
+            "shared crops": "off"
+            if options.share_tolerance is None
+            else f"within {options.share_tolerance}",
         },
     )
     print(f"wrote {folder}/report.html, overlay.mp4, poses.csv, coco_results.json, "
@@ -171,6 +181,7 @@ def _made_by(options: Options, estimator: PoseEstimator) -> dict:
         "start": options.start,
         "every": options.every,
         "backend": options.backend,
+        "share_tolerance": options.share_tolerance,
     }
 
 
@@ -224,7 +235,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, default=8, help="people per call of the network")
     add("--smoothing", action="store_true", help="One Euro filter on the joints")
     add("--trails", action="store_true", help="draw where hands and feet have been")
-    add("--backend", choices=["jax"], default="jax")
+    add("--backend", choices=BACKENDS, default="jax",
+        help="what runs the network; others than jax on CPUs only")  # fmt: skip
+    add("--share_tolerance", type=float, metavar="X",
+        help="neighbouring windows share crops that fit this well; see docs/speed.md")  # fmt: skip
     return parser
 
 
@@ -235,6 +249,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, least in (("start", 0), ("every", 1), ("batch_size", 1)):
         if getattr(flags, name) < least:
             parser.error(f"--{name}={getattr(flags, name)}: at least {least}")
+    if flags.share_tolerance is not None and not flags.share_tolerance >= 0:
+        parser.error(f"--share_tolerance={flags.share_tolerance}: at least 0")
     if flags.end is not None and flags.end <= flags.start:
         parser.error(f"--end={flags.end} is not after --start={flags.start}")
     enable_compilation_cache()

@@ -49,6 +49,7 @@ class PoseStream:
         self._find_boxes = find_boxes
         self._pending: collections.deque[_Pending] = collections.deque()
         self._crops: collections.deque = collections.deque()
+        self._sharing = estimator.share_windows()
         self.max_frames = self.max_crops = self.max_pending = 0
 
     def run(
@@ -90,37 +91,52 @@ class PoseStream:
         key = by_index[keyframe]
         boxes = self._find_boxes(key)
         size_hw = key.image_rgb.shape[:2]
-        clip = [
-            by_index[min(max(i, first), last)].image_rgb
+        numbers = [
+            min(max(i, first), last)
             for i in range(keyframe - delta, keyframe + delta + 1)
         ]
-        if any(image.shape != key.image_rgb.shape for image in clip):
-            # A folder of photographs may change size: such neighbours do not help.
-            clip = [
-                image if image.shape == key.image_rgb.shape else key.image_rgb
-                for image in clip
-            ]
+        # A folder of photographs may change size: such neighbours do not help.
+        shape = key.image_rgb.shape
+        numbers = [
+            i if by_index[i].image_rgb.shape == shape else keyframe for i in numbers
+        ]
+        clip = [by_index[i].image_rgb for i in numbers]
         light = dataclasses.replace(key, _image_rgb=None, _convert=None)
         pending = _Pending(light, size_hw, boxes, [])
         self._pending.append(pending)
-        for box in boxes.xywh:
-            self._crops.append((pending, *self._estimator.crop(clip, box)))
+        if self._sharing is None:
+            for box in boxes.xywh:
+                self._crops.append((pending, *self._estimator.crop(clip, box)))
+        else:
+            windows = self._sharing.add(numbers, clip, boxes.xywh)
+            self._crops.extend((pending, window) for window in windows)
         self.max_pending = max(self.max_pending, len(self._pending))
         self.max_crops = max(self.max_crops, len(self._crops))
         size = self._estimator.batch_size
-        while len(self._crops) >= size:
+        while len(self._crops) >= size and self._is_encoded(size):
             self._run_batch()
         # Frames without people wait behind one with: do not let them pile up.
         if self._crops and len(self._pending) > 4 * size:
             self._run_batch()
 
+    def _is_encoded(self, count: int) -> bool:
+        """Whether the next windows can be decoded without encoding a part chunk."""
+        return self._sharing is None or all(
+            self._crops[i][1].is_encoded for i in range(count)
+        )
+
     def _run_batch(self) -> None:
         size = min(self._estimator.batch_size, len(self._crops))
         rows = [self._crops.popleft() for _ in range(size)]
-        xy, score, motion = self._estimator.run_crops(
-            np.stack([row[1] for row in rows]), np.stack([row[2] for row in rows])
-        )
-        for i, (pending, _, _) in enumerate(rows):
+        if self._sharing is None:
+            xy, score, motion = self._estimator.run_crops(
+                np.stack([row[1] for row in rows]), np.stack([row[2] for row in rows])
+            )
+        else:
+            windows = [window for _, window in rows]
+            self._sharing.finish(windows)
+            xy, score, motion = self._estimator.run_windows(windows)
+        for i, (pending, *_) in enumerate(rows):
             maps = {name: values[i] for name, values in motion.items()}
             pending.results.append((xy[i], score[i], maps))
 

@@ -11,9 +11,9 @@ import pytest
 from tdpose_jax import heatmaps as hm
 from tdpose_jax.interop.weights_file import save_backbone
 from tdpose_jax.models.hrnet import HRNet
-from tdpose_jax.video.backend import CheckpointFolderError, load_model
 from tdpose_jax.video.decode import Frame, open_source
 from tdpose_jax.video.estimator import PoseEstimator
+from tdpose_jax.video.loaded_model import CheckpointFolderError, load_model
 from tdpose_jax.video.poses import Boxes
 from tdpose_jax.video.stream import PoseStream
 from tests.models import tiny

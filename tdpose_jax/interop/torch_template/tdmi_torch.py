@@ -564,14 +564,17 @@ class TDMI(nn.Module):
 
     def forward(self, frames):
         """Normalised clips [B, T, 3, H, W] -> heatmaps [B, K, H / 4, W / 4]."""
-        layers, key = self._modules, int(frames.shape[1]) // 2
-        if not ({"temporal_difference", "context"} & layers.keys()):
-            frames, key = frames[:, key : key + 1], 0
         num_frames = int(frames.shape[1])
+        if not {"temporal_difference", "context"} & self._modules.keys():
+            frames, num_frames = frames[:, num_frames // 2 : num_frames // 2 + 1], 1
         features, heatmaps = self.backbone(frames.flatten(0, 1))
         if self.backbone_only:
             return heatmaps
-        features = [f.unflatten(0, (-1, num_frames)) for f in features]
+        return self.decode_window([f.unflatten(0, (-1, num_frames)) for f in features])
+
+    def decode_window(self, features):
+        """Four stage features [B, T, C, h, w] -> heatmaps of the middle frame."""
+        layers, key = self._modules, int(features[3].shape[1]) // 2
         inputs = []
         if "temporal_difference" in layers:
             motion = self.temporal_difference(features)

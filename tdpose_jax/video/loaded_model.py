@@ -1,19 +1,12 @@
-"""Where heatmaps come from: uint8 clips in, heatmaps out.
-
-A backend is any callable `[B, T, H, W, 3] uint8 RGB -> {"heatmaps": [B, h, w, K], ...}`
-with numpy on both sides and B fixed. The only one here is the Flax model under jax.jit.
-"""
+"""Networks from disk, with everything needed to feed them."""
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from tdpose_jax.checkpoint import FOLDERS, load_variables
+from tdpose_jax.interop.tdmi_names import torch_fields
 from tdpose_jax.interop.weights_file import ARCH_FILE, WeightsError, load_backbone
 from tdpose_jax.models.factory import make_model, resolve_dtype
 from tdpose_jax.models.hrnet import HRNet
@@ -21,10 +14,7 @@ from tdpose_jax.models.lite_hrnet import LiteHRNet
 from tdpose_jax.models.tdmi import TDMI
 from tdpose_jax.run_folder import unflatten_config
 from tdpose_jax.skeleton import SKELETONS, Skeleton, get_skeleton
-from tdpose_jax.steps import normalize_frames
 
-Backend = Callable[[np.ndarray], dict[str, np.ndarray]]
-MOTION = ("motion_useful", "motion_noisy")
 # What the networks that can be imported were trained on: COCO at HRNet's small size.
 BACKBONE_CROP_HW = (256, 192)
 
@@ -39,6 +29,7 @@ class LoadedModel:
 
     Attributes:
       variables: `{"params", "batch_stats"}`.
+      fields: what the exported module is built from, for other runtimes than JAX.
       window_delta: supporting frames on each side; 0 for a single-frame network.
       flip_test: average with the mirror image, as the run was evaluated.
       description: for the report, e.g. "tdmi, runs/demo/tdmi, step 300".
@@ -46,6 +37,7 @@ class LoadedModel:
 
     model: TDMI
     variables: dict[str, Any]
+    fields: dict[str, Any]
     skeleton: Skeleton
     crop_size_hw: tuple[int, int]
     window_delta: int
@@ -89,6 +81,7 @@ def _load_run(path: Path, which: str) -> LoadedModel:
         return LoadedModel(
             model=model,
             variables=variables,
+            fields=torch_fields(config),
             skeleton=skeleton,
             crop_size_hw=tuple(config.data.crop_size_hw),
             window_delta=0 if single else config.data.window_delta,
@@ -123,11 +116,18 @@ def _load_imported(path: Path) -> LoadedModel:
     else:
         raise WeightsError(f"{path}: {ARCH_FILE} names arch {arch['arch']!r}")
     variables = load_backbone(path)
+    is_hrnet = isinstance(backbone, HRNet)
     return LoadedModel(
         model=TDMI(backbone=backbone, backbone_only=True, dtype=dtype),
         variables={
             "params": {"backbone": variables["params"]},
             "batch_stats": {"backbone": variables["batch_stats"]},
+        },
+        fields={
+            "backbone": "hrnet" if is_hrnet else "tinypose",
+            "hrnet": {"width": arch["width"]} if is_hrnet else None,
+            "backbone_only": True,
+            "window_delta": 0,
         },
         skeleton=coco,
         crop_size_hw=BACKBONE_CROP_HW,
@@ -137,27 +137,3 @@ def _load_imported(path: Path) -> LoadedModel:
         flip_test=False,
         description=f"{arch['arch']} (single frame), {path.name}",
     )
-
-
-def make_jax_backend(model: TDMI, variables: dict[str, Any]) -> Backend:
-    """The model on the default device, compiled at the first call of each shape.
-
-    Beside `heatmaps`, returns `motion_useful` and `motion_noisy` [B, h, w], the mean
-    absolute features, if the model has them.
-    """
-    on_device = jax.device_put(variables)
-
-    @jax.jit
-    def run(variables, clips):
-        maps, out = model.apply(variables, normalize_frames(clips), train=False)
-        result = {"heatmaps": maps}
-        for name in MOTION:
-            if name in out:
-                # pyrefly: ignore[missing-attribute] - flax types `out` loosely
-                result[name] = abs(out[name].astype("float32")).mean(-1)
-        return result
-
-    def backend(clips: np.ndarray) -> dict[str, np.ndarray]:
-        return jax.device_get(run(on_device, clips))
-
-    return backend
