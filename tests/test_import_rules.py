@@ -20,6 +20,12 @@ ALLOWED = {
     "tdpose_jax/models": {"shapes", "models"},
     "tdpose_jax/metrics": {"skeleton", "metrics"} | ANNOTATIONS,
     "tdpose_jax/visualize.py": {"skeleton", "shapes"},
+    "tdpose_jax/visualize_motion.py": {"skeleton", "shapes", "visualize"},
+    "tdpose_jax/nearest_neighbour_information.py": set(),
+    "tdpose_jax/information_check.py": {
+        *("mutual_information", "nearest_neighbour_information"),
+    },
+    "tdpose_jax/ablation_table.py": set(),
     "tdpose_jax/interop": {
         *("interop", "models", "heatmaps", "shapes", "skeleton"),
         *("checkpoint", "run_folder", "setup_run", "steps", "train_state"),

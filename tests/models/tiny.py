@@ -1,9 +1,13 @@
 """The smallest TDMI with every part in it, for tests."""
 
+from typing import Any
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tdpose_jax.models.blocks import Conv
 from tdpose_jax.models.hrnet import HRNet
 from tdpose_jax.models.tdmi import TDMI
 
@@ -16,6 +20,7 @@ TINY_TDMI = dict(
     offset_groups=2,
     deform_dilation=1,
     aggregate_blocks=1,
+    silent_motion=False,
 )
 
 
@@ -42,3 +47,17 @@ def clip(batch=2, num_frames=5, seed=0):
     rng = np.random.default_rng(seed)
     shape = (batch, num_frames, 64, 64, 3)
     return rng.standard_normal(shape, np.float32)
+
+
+class PatchBackbone(nn.Module):
+    """In HRNet's place where its shapes are enough: one convolution a stage."""
+
+    channels: tuple[int, ...] = (16, 4, 4, 4)
+    num_keypoints: int = 17
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train):
+        fields = dict(stride=4, dtype=self.dtype)
+        features = tuple(nn.relu(Conv(c, **fields)(x)) for c in self.channels)
+        return features, Conv(self.num_keypoints, 1, dtype=self.dtype)(features[-1])

@@ -1,0 +1,209 @@
+"""What a trained run learned about motion: pictures, gates, and what the parts share.
+
+    python -m tdpose_jax.learned --workdir=runs/ablations/tdmi/seed0 --clips=4
+
+Writes into WORKDIR/learned: `gates.png` (the useful and the noisy gate of every
+channel), one page per clip (frames, motion over the crop, where the deformable
+convolutions look), and `information.json` (two estimates of I(M_u; M_n) on pooled
+features of the whole split; see `information_check`).
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Float
+
+from tdpose_jax import heatmaps as hm
+from tdpose_jax import setup_run, steps
+from tdpose_jax.checkpoint import load_variables
+from tdpose_jax.information_check import check_information
+from tdpose_jax.models.tdmi import TDMI
+from tdpose_jax.run_folder import unflatten_config, write_json
+from tdpose_jax.shapes import PoseBatch, decode_sample_ids
+from tdpose_jax.visualize_motion import save_gate_picture, save_motion_page
+
+MOTION = ("motion", "motion_useful", "motion_noisy")
+
+
+@dataclasses.dataclass
+class Learned:
+    """What the model makes of a split, people in the order of person and time.
+
+    Attributes:
+      pooled: "motion_useful" and "motion_noisy" -> [N, C] spatial means.
+      gates: "useful_gate" and "noisy_gate" -> [N, C].
+      clips: of the chosen people; arguments of `save_motion_page`.
+    """
+
+    pooled: dict[str, Float[np.ndarray, "N C"]]
+    gates: dict[str, Float[np.ndarray, "N C"]]
+    clips: dict[str, dict[str, Any]]
+
+
+def look(model: TDMI, variables: dict, batch: PoseBatch) -> dict[str, jax.Array]:
+    """One batch -> everything the pictures and the estimates need."""
+    heatmaps, out = steps.forward(model, variables, batch)
+    xy_heatmap, _ = hm.decode_heatmaps(heatmaps)
+    seen = {"predicted_xy_crop": hm.heatmap_to_crop(xy_heatmap)}
+    for name, value in out.items():
+        value = value.astype(jnp.float32)
+        if name.endswith("_gate"):
+            seen[name] = value[:, 0, 0]
+        elif name.startswith(("sampling_offsets_", "modulation_")):
+            seen[name] = value
+        elif name.startswith("difference_") or name == "motion":
+            seen[f"map/{name}"] = jnp.abs(value).mean(-1)
+        elif name in ("motion_useful", "motion_noisy"):
+            seen[f"map/{name}"] = jnp.abs(value).mean(-1)
+            seen[f"pooled/{name}"] = value.mean((1, 2))
+    return seen
+
+
+def examine(
+    model: TDMI, variables: dict, batches: Iterable[PoseBatch], clips: Sequence[int]
+) -> Learned:
+    """Runs the model over finite batches.
+
+    Args:
+      clips: numbers of the examples to keep whole, in the order of the batches.
+    """
+    run = jax.jit(lambda variables, batch: look(model, variables, batch))
+    rows: dict[str, list] = {}
+    kept, order, count = {}, [], 0
+    for batch in batches:
+        seen = run(variables, batch)
+        real = np.flatnonzero(batch.example_is_real)
+        names = decode_sample_ids(batch.sample_id[real])
+        for name, value in seen.items():
+            if name.startswith("pooled/") or name.endswith("_gate"):
+                rows.setdefault(name, []).append(np.asarray(value)[real])
+        for row, sample_id in zip(real, names, strict=True):
+            if count in clips:
+                example = {name: np.asarray(value[row]) for name, value in seen.items()}
+                kept[sample_id] = _page(batch.frames[row], example)
+            sequence, frame, person = sample_id.rsplit("/", 2)
+            order.append((sequence, person, int(frame)))
+            count += 1
+    rank = sorted(range(count), key=order.__getitem__)
+    joined = {name: np.concatenate(parts)[rank] for name, parts in rows.items()}
+    return Learned(
+        pooled={n[7:]: v for n, v in joined.items() if n.startswith("pooled/")},
+        gates={n: v for n, v in joined.items() if n.endswith("_gate")},
+        clips=kept,
+    )
+
+
+def _page(frames: np.ndarray, example: dict[str, np.ndarray]) -> dict[str, Any]:
+    stages = [int(n[-1]) for n in example if n.startswith("sampling_offsets_")]
+    return {
+        "frames": frames,
+        "predicted_xy_crop": example["predicted_xy_crop"],
+        "maps": {
+            name.replace("_", " "): example[f"map/{name}"]
+            for name in (*(f"difference_{s}" for s in (1, 2, 3, 4)), *MOTION)
+            if f"map/{name}" in example
+        },
+        "sampling": {
+            s: (example[f"sampling_offsets_{s}"], example[f"modulation_{s}"])
+            for s in stages
+        },
+    }
+
+
+def read_config(workdir: Path) -> ml_collections.ConfigDict:
+    """The config of a run.
+
+    Raises:
+      ValueError: if `workdir` is no run folder, or the run has no temporal differences.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise ValueError(
+            f"--workdir={workdir}: not a run folder, it has no config.json"
+        )
+    config = unflatten_config(json.loads(path.read_text()))
+    if not config.model.difference_stages or config.model.backbone_only:
+        raise ValueError(
+            f"--workdir={workdir}: this run has no motion to look at "
+            "(model.difference_stages is empty, or model.backbone_only is True)"
+        )
+    return config
+
+
+def write_findings(
+    learned: Learned, config: ml_collections.ConfigDict, folder: Path, title: str
+) -> dict[str, float]:
+    """Writes pictures and information.json into `folder`; returns the latter.
+
+    It is empty where motion is not split into useful and noisy.
+    """
+    skeleton = setup_run.check_config(config)
+    for sample_id, page in learned.clips.items():
+        save_motion_page(
+            folder / f"{sample_id.replace('/', '_')}.png",
+            **page,
+            deform_dilation=config.model.deform_dilation,
+            skeleton=skeleton,
+            title=f"{title}: {sample_id}",
+        )
+    information = {}
+    if learned.gates:
+        save_gate_picture(
+            folder / "gates.png",
+            learned.gates["useful_gate"],
+            learned.gates["noisy_gate"],
+            title,
+        )
+        information = check_information(
+            learned.pooled["motion_useful"], learned.pooled["motion_noisy"]
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "information.json", information)
+    return information
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tdpose_jax.learned",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--workdir", required=True, type=Path, help="run folder")
+    parser.add_argument("--clips", type=int, default=4, help="how many are pictured")
+    parser.add_argument("--split", help="instead of the run's evaluation split")
+    parser.add_argument("--checkpoint", default="best", help="best or latest")
+    flags = parser.parse_args(arguments)
+    # A main program may read data, a module of the package may not.
+    from data_pipelines.input_pipeline import make_eval_iterator
+
+    try:
+        config = read_config(flags.workdir)
+        variables, step = load_variables(flags.workdir, flags.checkpoint)
+        split = flags.split or config.data.eval_split
+        batches = make_eval_iterator(config.data, split, config.eval.batch_size, 0, 1)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    setup_run.enable_compilation_cache()
+    model = setup_run.make_parts(config, axis_name=None).model
+    chosen = np.linspace(0, batches.num_examples - 1, flags.clips).astype(int)
+    learned = examine(model, variables, batches, chosen.tolist())
+    folder = flags.workdir / "learned"
+    title = f"{flags.workdir} at step {step}, {split}"
+    information = write_findings(learned, config, folder, title)
+    for name, value in information.items():
+        print(f"{name:24} {value:.4g}")
+    print(f"pictures: {folder}")
+
+
+if __name__ == "__main__":
+    main()

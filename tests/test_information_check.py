@@ -1,0 +1,98 @@
+"""The second opinion on mutual information, on Gaussians whose information is known."""
+
+import numpy as np
+import pytest
+
+from tdpose_jax import information_check as check
+from tdpose_jax import nearest_neighbour_information as neighbours
+from tdpose_jax.mutual_information import gaussian_mutual_information
+
+
+def correlated(rho, count, dim, seed=0):
+    rng = np.random.default_rng(seed)
+    x, noise = rng.standard_normal((2, count, dim))
+    return x, rho * x + np.sqrt(1 - rho**2) * noise
+
+
+@pytest.mark.parametrize("dim,relative", [(1, 0.06), (3, 0.2)])
+def test_ksg_is_the_information_of_gaussians(dim, relative):
+    """Within 0.06 nats, or the bias that strong dependence in 6 dimensions has."""
+    estimates = []
+    for rho in (0.0, 0.4, 0.6, 0.8, 0.9):
+        truth = gaussian_mutual_information(rho, dim)
+        estimates.append(neighbours.ksg(*correlated(rho, 1000, dim)))
+        assert estimates[-1] == pytest.approx(truth, rel=relative, abs=0.06)
+    assert estimates == sorted(estimates)
+
+
+def test_ksg_sees_what_is_not_linear():
+    """A noisy circle: no correlation, all the more information."""
+    rng = np.random.default_rng(0)
+    angle = rng.uniform(0, 2 * np.pi, 800)
+    x, z = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    z = z + 0.05 * rng.standard_normal(z.shape)
+    assert abs(np.corrcoef(x[:, 0], z[:, 0])[0, 1]) < 0.1
+    assert neighbours.ksg(x, z) > 1.0
+
+
+def test_ksg_hardly_changes_when_one_side_is_bent():
+    """Information does not; the estimator's metric does, a little."""
+    x, z = correlated(0.8, 1000, 2)
+    bent = neighbours.ksg(2 * x + 1, np.sinh(z))
+    assert bent == pytest.approx(neighbours.ksg(x, z), rel=0.1)
+
+
+def test_unrelated_features_of_the_same_videos_look_related_and_are_found_out():
+    """Frames of one video resemble each other: the estimate is high, and so is what it
+    gives once the features are moved to other videos."""
+    rng = np.random.default_rng(0)
+    video = np.repeat(np.arange(25), 20)
+    x, z = (
+        rng.standard_normal((25, 2))[video] + 0.1 * rng.standard_normal((500, 2))
+        for _ in range(2)
+    )
+    assert neighbours.ksg(x, z) > 1.5
+    mean, spread = neighbours.ksg_of_shifted(x, z)
+    assert abs(neighbours.ksg(x, z) - mean) < 4 * spread
+    x, z = correlated(0.9, 500, 2)
+    mean, spread = neighbours.ksg_of_shifted(x, z)
+    assert abs(mean) < 0.1 and neighbours.ksg(x, z) > mean + 10 * spread
+
+
+def test_too_few_samples_are_named():
+    with pytest.raises(ValueError, match="4 samples do not have 4 neighbours"):
+        neighbours.ksg(*correlated(0.5, 4, 1))
+
+
+def test_leading_components_by_hand():
+    """Two equal channels and a constant one: one direction holds everything."""
+    t = np.arange(6.0)
+    parts, share = neighbours.leading_components(
+        np.stack([t, 3 * t, np.ones(6)], axis=1), 2
+    )
+    assert parts.shape == (6, 1) and share == pytest.approx(1.0)
+    expected = (t - 2.5) / t.std()
+    np.testing.assert_allclose(np.abs(parts[:, 0]), np.abs(expected), atol=1e-9)
+
+
+def test_cross_fitted_vclub_is_an_upper_bound_on_people_q_has_not_seen():
+    """Near the bound of an exact q, d rho^2 / (1 - rho^2), from 500 samples."""
+    bounds = []
+    for rho in (0.0, 0.6, 0.9):
+        bounds.append(check.cross_fitted_vclub(*correlated(rho, 500, 3)))
+        exact = 3 * rho**2 / (1 - rho**2)
+        assert bounds[-1] == pytest.approx(exact, rel=0.3, abs=0.15)
+        assert bounds[-1] >= gaussian_mutual_information(rho, 3) - 0.05
+    assert bounds == sorted(bounds)
+
+
+def test_both_estimates_fall_when_what_is_shared_is_taken_out():
+    rng = np.random.default_rng(0)
+    shared, own_useful, own_noisy = rng.standard_normal((3, 400, 8))
+    useful = shared + own_useful
+    before = check.check_information(useful, shared + 0.5 * own_noisy)
+    after = check.check_information(useful, 0.2 * shared + own_noisy)
+    assert before["components"] == 3 and before["num_samples"] == 400
+    for name in ("ksg", "vclub"):
+        assert after[name] < 0.5 * before[name], name
+    assert before["ksg"] > before["ksg_unrelated"] + 3 * before["ksg_unrelated_std"]
