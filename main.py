@@ -87,6 +87,7 @@ def run():
     import tensorflow as tf
 
     from data_pipelines.input_pipeline import TrainIterator, make_eval_iterator
+    from data_pipelines.keyframes import KeyframeIterator
     from tdpose_jax import parallel, setup_run, train
     from tdpose_jax.feature_cache import (
         CachedEvalIterator,
@@ -116,6 +117,10 @@ def run():
     reads_cache = config.data.feature_cache and FLAGS.mode != "cache"
     if reads_cache:
         eval_iterator = CachedEvalIterator(config, eval_batch, *processes)
+    elif config.eval.share_tolerance >= 0:
+        eval_iterator = KeyframeIterator(
+            config.data, config.data.eval_split, *processes
+        )
     else:
         eval_iterator = make_eval_iterator(
             config.data, config.data.eval_split, eval_batch, *processes

@@ -67,6 +67,8 @@ def get_config() -> ml_collections.ConfigDict:
     model.disentangle = True  # split motion into useful and noisy [paper]
     model.gate_reduction = 4  # [ours]
     model.aggregate_blocks = 3  # [group]
+    # Aggregation's weights of motion start at zero: the single-frame row's start [ours]
+    model.silent_motion = True
     model.spatio_temporal = False  # TDMI-ST [paper; details ours]
     model.spatio_temporal_blocks = 2  # [ours]
     model.dtype = "auto"  # compute type: bfloat16 on TPU and GPU, float32 on CPU [ours]
@@ -113,6 +115,9 @@ def get_config() -> ml_collections.ConfigDict:
     evaluate.num_pictures = 8
     evaluate.head = ""  # .safetensors of temporal modules and head to evaluate
     evaluate.checkpoint = "best"  # best, latest
-    evaluate.backend = "jax"  # jax, onnxruntime, openvino
+    evaluate.backend = "jax"  # onnxruntime, openvino, openvino_bf16: on CPUs
+    # >= 0: neighbouring windows of a person share crops that fit this well, which is
+    # faster; 0.1 is a tenth of the crop's side. Below 0: every window has its own [group].
+    evaluate.share_tolerance = -1.0
 
     return config.lock()

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from tdpose_jax import heatmaps as hm
-from tdpose_jax import parallel
 from tdpose_jax.annotations import SequenceLabel
 from tdpose_jax.metrics import pck, protocols
 from tdpose_jax.predictions import (
@@ -26,25 +25,25 @@ METRICS = ("poseval", "posetrack21", "pck")
 
 
 def predict_split(
-    predict: Callable,
-    variables: dict,
+    predict: Callable[[PoseBatch], dict],
     batches: Iterable[PoseBatch],
     progress: Callable[[int], None] = lambda done: None,
     picture: Callable[[PoseBatch, Callable[[], dict]], None] | None = None,
 ) -> PredictionCollector:
-    """Runs the mapped predict step over a finite input.
+    """Runs a network over a finite input.
 
     Args:
-      predict: `parallel_predict_step` of `make_predict_step(..., True)`.
-      variables: replicated.
+      predict: of `predictors.make_predictor`.
       progress: called with the number of batches done.
       picture: called with each batch and its predictions until it has enough.
     """
     collector = PredictionCollector()
     for done, batch in enumerate(batches, start=1):
-        result = predict(variables, parallel.shard(batch))
+        result = predict(batch)
 
         def local(x):
+            if isinstance(x, np.ndarray):
+                return x
             shards = sorted(x.addressable_shards, key=lambda s: s.index[0].start or 0)
             x = np.concatenate([np.asarray(s.data) for s in shards])
             return x.reshape(-1, *x.shape[2:])

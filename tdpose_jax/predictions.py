@@ -34,13 +34,35 @@ class PredictionCollector:
     def __init__(self):
         self._rows = {"sample_id": [], "xy": [], "score": [], "real": []}
 
-    def add(self, batch: PoseBatch, keypoints_xy_image, keypoint_score) -> None:
+    def add(
+        self,
+        batch: PoseBatch,
+        keypoints_xy_image: np.ndarray,
+        keypoint_score: np.ndarray,
+    ) -> None:
         """Adds a batch of host arrays; [B, K, 2] and [B, K]."""
-        box_score = np.asarray(batch.box_score, np.float64)[:, None]
-        self._rows["sample_id"].append(np.asarray(batch.sample_id))
+        self.add_people(
+            np.asarray(batch.sample_id),
+            np.asarray(batch.box_score),
+            keypoints_xy_image,
+            keypoint_score,
+            np.asarray(batch.example_is_real),
+        )
+
+    def add_people(
+        self,
+        sample_id: np.ndarray,
+        box_score: np.ndarray,
+        keypoints_xy_image: np.ndarray,
+        keypoint_score: np.ndarray,
+        is_real: np.ndarray,
+    ) -> None:
+        """Adds people: [B, L] uint8 encoded ids, [B], [B, K, 2], [B, K], [B]."""
+        box_score = np.asarray(box_score, np.float64)[:, None]
+        self._rows["sample_id"].append(sample_id)
         self._rows["xy"].append(np.asarray(keypoints_xy_image, np.float64))
         self._rows["score"].append(np.asarray(keypoint_score, np.float64) * box_score)
-        self._rows["real"].append(np.asarray(batch.example_is_real))
+        self._rows["real"].append(np.asarray(is_real))
 
     def gather(self) -> dict[str, Prediction]:
         """All predictions of all processes. Every process must call this."""

@@ -31,6 +31,9 @@ FREE_FIELDS = (
     "data.root",
     "data.max_corrupt_records",
     "model.backbone_weights",
+    # How a finished network is run.
+    "eval.backend",
+    "eval.share_tolerance",
 )
 
 

@@ -9,6 +9,7 @@ import ml_collections
 import optax
 
 from tdpose_jax import optim, parallel
+from tdpose_jax.backends import BACKENDS
 from tdpose_jax.checkpoint import FOLDERS, load_variables
 from tdpose_jax.interop.weights_file import load_backbone
 from tdpose_jax.losses import AuxiliaryNets
@@ -57,7 +58,30 @@ def check_config(config: ml_collections.ConfigDict) -> Skeleton:
             "model.backbone_only=True with model.freeze_backbone=True leaves nothing "
             "to train; set model.freeze_backbone=False"
         )
+    _check_evaluation(config)
     return skeleton
+
+
+def _check_evaluation(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for ways to evaluate that do not go together."""
+    if config.eval.backend not in BACKENDS:
+        raise ValueError(
+            f"eval.backend={config.eval.backend!r}; choose one of {BACKENDS}"
+        )
+    shares_crops = config.eval.share_tolerance >= 0
+    if shares_crops and (
+        config.model.backbone_only
+        or not (config.model.difference_stages or config.model.spatio_temporal)
+    ):
+        raise ValueError(
+            f"eval.share_tolerance={config.eval.share_tolerance}: a single-frame "
+            "network has no windows that could share crops; set it to -1.0"
+        )
+    if config.data.feature_cache and (shares_crops or config.eval.backend != "jax"):
+        raise ValueError(
+            "data.feature_cache holds features of the jax backend and of every "
+            "window's own crop; set eval.backend='jax' and eval.share_tolerance=-1.0"
+        )
 
 
 def make_parts(

@@ -18,12 +18,14 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from tdpose_jax.backends import Backend
 from tdpose_jax.geometry import (
     CropWindow,
     box_to_window,
     image_to_crop_affine,
     invert_affine,
 )
+from tdpose_jax.heatmaps import flip_heatmaps
 
 _NO_FIT = 1e6  # cost of a pair that may not be matched
 
@@ -78,6 +80,37 @@ class SharedWindow:
     def is_encoded(self) -> bool:
         """Whether it can be decoded."""
         return all(frame.is_encoded for frame in self.frames)
+
+
+def decode_shared(
+    backend: Backend,
+    windows: Sequence[SharedWindow],
+    batch_size: int,
+    flip_permutation: Sequence[int] | None = None,
+) -> dict[str, np.ndarray]:
+    """At most `batch_size` encoded windows -> the backend's results, [N, ...] each.
+
+    Args:
+      batch_size: of every call of the backend; the last window fills it up.
+      flip_permutation: given, heatmaps are averaged with those of the mirror images.
+    """
+    filled = [*windows, *[windows[-1]] * (batch_size - len(windows))]
+    out = dict(backend.decode_windows([[f.features for f in w.frames] for w in filled]))
+    if flip_permutation is not None:
+        mirrored = backend.decode_windows(
+            [[f.mirrored for f in w.frames] for w in filled]
+        )
+        out["heatmaps"] = merge_flipped(
+            out["heatmaps"], mirrored["heatmaps"], flip_permutation
+        )
+    return {name: values[: len(windows)] for name, values in out.items()}
+
+
+def merge_flipped(
+    heatmaps: np.ndarray, mirrored: np.ndarray, flip_permutation: Sequence[int]
+) -> np.ndarray:
+    """The mean of a clip's heatmaps and of those of its mirror image."""
+    return 0.5 * (heatmaps + np.asarray(flip_heatmaps(mirrored, flip_permutation)))
 
 
 class WindowSharing:

@@ -173,6 +173,21 @@ def make_gradient_norms(
     return norms
 
 
+def locate_joints(maps, crop_to_image, decoder: str) -> dict:
+    """Heatmaps [B, h, w, K] -> `keypoints_xy_image` [B, K, 2], `keypoint_score` [B, K].
+
+    Args:
+      crop_to_image: [B, 2, 3].
+    """
+    xy_heatmap, score = hm.decode_heatmaps(maps, decoder)
+    xy_crop = hm.heatmap_to_crop(xy_heatmap)
+    xy_image = jnp.einsum("bij,bkj->bki", crop_to_image[..., :2], xy_crop)
+    return {
+        "keypoints_xy_image": xy_image + crop_to_image[:, None, :, 2],
+        "keypoint_score": score,
+    }
+
+
 def make_predict_step(
     model: TDMI,
     decoder: str,
@@ -195,14 +210,7 @@ def make_predict_step(
             mirrored_batch = batch.replace(frames=batch.frames[..., ::-1, :])
             mirrored, _ = forward(model, variables, mirrored_batch, train=False)
             maps = 0.5 * (maps + hm.flip_heatmaps(mirrored, flip_permutation))
-        xy_heatmap, score = hm.decode_heatmaps(maps, decoder)
-        affine = batch.crop_to_image
-        xy_crop = hm.heatmap_to_crop(xy_heatmap)
-        xy_image = jnp.einsum("bij,bkj->bki", affine[..., :2], xy_crop)
-        result = {
-            "keypoints_xy_image": xy_image + affine[:, None, :, 2],
-            "keypoint_score": score,
-        }
+        result = locate_joints(maps, batch.crop_to_image, decoder)
         if with_intermediates:
             keep = ("motion", "motion_useful", "motion_noisy")
             result["heatmaps"] = maps

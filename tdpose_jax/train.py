@@ -8,7 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from tdpose_jax import evaluate, parallel, setup_run, steps
+from tdpose_jax import evaluate, parallel, predictors, setup_run, steps
 from tdpose_jax.checkpoint import CheckpointError, Checkpoints, load_variables
 from tdpose_jax.interop.head_file import load_head
 from tdpose_jax.preemption import Preempted, PreemptionNotice
@@ -224,13 +224,13 @@ def evaluate_state(
 ) -> dict:
     """Scores host variables, writes results.json, predictions and pictures.
 
+    Args:
+      eval_iterator: of `PoseBatch`es, or of keyframes with `eval.share_tolerance`.
+
     Raises:
       Preempted: between batches, if `notice` says so; the caller has saved the state.
     """
-    flip = parts.skeleton.flip_permutation if config.eval.flip_test else None
-    predict = parallel.parallel_predict_step(
-        steps.make_predict_step(parts.model, config.eval.decoder, flip, True)
-    )
+    shares_crops = config.eval.share_tolerance >= 0
     total = len(eval_iterator)
     began = time.perf_counter()
 
@@ -240,25 +240,29 @@ def evaluate_state(
         if done == total or done % max(1, total // 5) == 0:
             speed = done / (time.perf_counter() - began)
             log.info(
-                "evaluated %d/%d batches, %s left",
+                "evaluated %d/%d %s, %s left",
                 done,
                 total,
+                "keyframes" if shares_crops else "batches",
                 format_seconds((total - done) / speed),
             )
 
-    collector = evaluate.predict_split(
-        predict,
-        parallel.replicate(variables),
-        eval_iterator,
-        progress,
-        evaluate.PictureTaker(
-            workdir / "pictures",
-            config.eval.num_pictures,
-            config.loss.heatmap_sigma,
-            config.loss.heatmap_encoder,
-            parts.skeleton,
-        ),
-    )
+    network = config, parts.model, variables, parts.skeleton
+    if shares_crops:
+        collector = predictors.predict_keyframes(*network, eval_iterator, progress)
+    else:
+        collector = evaluate.predict_split(
+            predictors.make_predictor(*network),
+            eval_iterator,
+            progress,
+            evaluate.PictureTaker(
+                workdir / "pictures",
+                config.eval.num_pictures,
+                config.loss.heatmap_sigma,
+                config.loss.heatmap_encoder,
+                parts.skeleton,
+            ),
+        )
     # Detections are scored against the same annotations as annotated boxes.
     split = config.data.eval_split.removesuffix("_detections")
     results = evaluate.score_predictions(

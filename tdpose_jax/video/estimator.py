@@ -16,7 +16,12 @@ import numpy as np
 from tdpose_jax import heatmaps as hm
 from tdpose_jax.backends import MOTION, Backend, make_backend
 from tdpose_jax.geometry import box_to_window, image_to_crop_affine, invert_affine
-from tdpose_jax.shared_windows import SharedWindow, WindowSharing
+from tdpose_jax.shared_windows import (
+    SharedWindow,
+    WindowSharing,
+    decode_shared,
+    merge_flipped,
+)
 from tdpose_jax.skeleton import Skeleton
 from tdpose_jax.video.box_files import BoxFile, load_box_file
 from tdpose_jax.video.decode import Frame, Source, open_source
@@ -119,11 +124,14 @@ class PoseEstimator:
         count = len(clips)
         padded = np.zeros((self.batch_size, *clips.shape[1:]), np.uint8)
         padded[:count] = clips
-        out = self.backend(padded)
-        mirrored = None
-        if self.loaded.flip_test:
+        out = dict(self.backend(padded))
+        flip = self._flip_permutation
+        if flip is not None:
             mirrored = self.backend(padded[..., ::-1, :])["heatmaps"]
-        return self._joints(out, mirrored, crop_to_image)
+            out["heatmaps"] = merge_flipped(out["heatmaps"], mirrored, flip)
+        return self._joints(
+            {name: values[:count] for name, values in out.items()}, crop_to_image
+        )
 
     def share_windows(self) -> WindowSharing | None:
         """What makes windows that share crops, for one video; None if they do not."""
@@ -142,34 +150,24 @@ class PoseEstimator:
         self, windows: Sequence[SharedWindow]
     ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """At most `batch_size` encoded windows -> joints, as `run_crops`."""
-        filling = [windows[-1]] * (self.batch_size - len(windows))
-        padded = [window.frames for window in (*windows, *filling)]
-        out = self.backend.decode_windows([[f.features for f in w] for w in padded])
-        mirrored = None
-        if self.loaded.flip_test:
-            mirrored = self.backend.decode_windows(
-                [[f.mirrored for f in w] for w in padded]
-            )["heatmaps"]
-        affines = np.stack([window.crop_to_image for window in windows])
-        return self._joints(out, mirrored, affines)
+        out = decode_shared(
+            self.backend, windows, self.batch_size, self._flip_permutation
+        )
+        return self._joints(out, np.stack([w.crop_to_image for w in windows]))
+
+    @property
+    def _flip_permutation(self) -> Sequence[int] | None:
+        return self.skeleton.flip_permutation if self.loaded.flip_test else None
 
     def _joints(
-        self,
-        out: dict[str, np.ndarray],
-        mirrored: np.ndarray | None,
-        crop_to_image: np.ndarray,
+        self, out: dict[str, np.ndarray], crop_to_image: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """A backend's results of the clip and of its mirror image -> joints."""
-        count, maps = len(crop_to_image), out["heatmaps"]
-        if mirrored is not None:
-            flipped = hm.flip_heatmaps(mirrored, self.skeleton.flip_permutation)
-            maps = 0.5 * (maps + np.asarray(flipped))
-        xy, score = _decode(maps, self.loaded.decoder)
-        xy = np.asarray(hm.heatmap_to_crop(xy), np.float64)[:count]
+        xy, score = _decode(out["heatmaps"], self.loaded.decoder)
+        xy = np.asarray(hm.heatmap_to_crop(xy), np.float64)
         affine = np.asarray(crop_to_image)
         xy = np.einsum("bij,bkj->bki", affine[..., :2], xy) + affine[:, None, :, 2]
-        motion = {name: out[name][:count] for name in MOTION if name in out}
-        return xy.astype(np.float32), np.asarray(score, np.float32)[:count], motion
+        motion = {name: out[name] for name in MOTION if name in out}
+        return xy.astype(np.float32), np.asarray(score, np.float32), motion
 
     def predict(
         self, frames: Sequence[np.ndarray], boxes: Sequence[np.ndarray]
