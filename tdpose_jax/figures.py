@@ -16,12 +16,23 @@ from tdpose_jax.skeleton import Skeleton
 from tdpose_jax.visualize import draw_skeleton
 
 
-def _grid(images: Sequence[Sequence[np.ndarray]], width: float) -> tuple[Figure, list]:
-    """A figure with one bare axes for each of the images, which have one size."""
+def _grid(
+    images: Sequence[Sequence[np.ndarray]], width: float, title_lines: int
+) -> tuple[Figure, list]:
+    """A figure with one bare axes for each of the images, which have one size.
+
+    Args:
+      width: of an image, inches.
+      title_lines: room over each image.
+    """
     rows, columns = len(images), max(len(row) for row in images)
     h, w = images[0][0].shape[:2]
-    figure = Figure(figsize=(width * columns, width * rows * h / w + 0.3), dpi=100)
-    grid = figure.add_gridspec(rows, columns, wspace=0.03, hspace=0.16)
+    height, gap = width * h / w, 0.16 * title_lines + 0.05
+    figure = Figure(figsize=(width * columns, (height + gap) * rows), dpi=100)
+    grid = figure.add_gridspec(
+        rows, columns, wspace=0.03, hspace=gap / height,
+        left=0, right=1, bottom=0, top=1 - gap / ((height + gap) * rows),
+    )  # fmt: skip
     axes = []
     for i, row in enumerate(images):
         axes.append([figure.add_subplot(grid[i, j]) for j in range(len(row))])
@@ -38,7 +49,7 @@ def people_figure(
     skeleton: Skeleton,
 ) -> Figure:
     """One video frame with the skeleton and the box of each of its people."""
-    figure, [[axes]] = _grid([[image]], 7.0)
+    figure, [[axes]] = _grid([[image]], 6.0, 0)
     axes.imshow(image)
     for keypoints, drawn, (x, y, w, h) in zip(
         keypoints_xy_image, is_drawn, person_box_xywh, strict=True
@@ -62,7 +73,7 @@ def clips_figure(
     Args:
       names: of the rows.
     """
-    figure, axes = _grid([list(clip) for clip in frames], 1.5)
+    figure, axes = _grid([list(clip) for clip in frames], 1.5, 1)
     middle = frames.shape[1] // 2
     for i, clip in enumerate(frames):
         for t, frame in enumerate(clip):
@@ -87,7 +98,7 @@ def maps_figure(
     """
     items = list(maps.items())
     rows = [items[i : i + columns] for i in range(0, len(items), columns)]
-    figure, axes = _grid([[value for _, value in row] for row in rows], width)
+    figure, axes = _grid([[value for _, value in row] for row in rows], width, 2)
     for i, row in enumerate(rows):
         for j, (name, value) in enumerate(row):
             axes[i][j].imshow(value, cmap="magma")
