@@ -23,6 +23,7 @@ ROWS = [
     ("demo", "backbone"),
     ("demo", "single_frame"),
     ("demo", "tdmi"),
+    ("notebook", "tdmi"),
 ]
 
 
