@@ -13,7 +13,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(PY),$(PIP))
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test test-slow stress pod-sim lint notebooks docs readme-check clean
+.PHONY: help demo test test-slow stress pod-sim bench lint notebooks docs readme-check clean
 
 help:
 	@echo "make demo   install, build the embedded data, train, evaluate, show two tables"
@@ -22,6 +22,7 @@ help:
 	@echo "make notebooks  run all notebooks; make docs  API pages in docs/api"
 	@echo "make readme-check  run every command of README.md and CONTRIBUTING.md"
 	@echo "make pod-sim [PROCESSES=4]  train the demo in several processes on this machine"
+	@echo "make bench  all benchmarks beside their peers; half an hour on a quiet machine"
 	@echo "make stress  kill and resume a run 40 times; make test-slow  the long tests"
 	@echo "make clean  remove what the demo made (runs/demo, data/demo)"
 
@@ -67,6 +68,9 @@ pod-sim: data/demo/manifest.json
 		--config=configs/demo.py:backbone --workdir=runs/pod-sim
 
 # Format, names and docstrings, types, dead code, who imports whom; silent if all is well.
+bench: $(VENV)/.test data/demo/manifest.json
+	@$(PY) -m benchmarks
+
 lint: $(VENV)/.test
 	@$(PY) -m ruff format --check --quiet .
 	@$(PY) -m ruff check --quiet .

@@ -1,6 +1,6 @@
 """Clips per second and core from shards, against libjpeg-turbo alone and OpenCV.
 
-    python -m benchmarks.input_pipeline
+    python -m benchmarks.input_pipeline [--rounds=9]
 
 Work: 1280x720 JPEG frames (about 180 KB, noise-textured like photographs), T = 5, one
 person per record, augmented 384x288 crops as uint8 RGB. The peers get the same bytes
@@ -21,7 +21,6 @@ in threads, so wall time would charge some of its work to its peers.
 
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -30,11 +29,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import cv2  # noqa: E402
-import jax  # noqa: E402
 import numpy as np  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
 
+from benchmarks import common  # noqa: E402
 from configs.default import get_config  # noqa: E402
 from data_pipelines.augment import Augmentation, augmented_window, draw_clip  # noqa: E402
 from data_pipelines.crop_clips import source_window  # noqa: E402
@@ -49,7 +46,6 @@ from tdpose_jax.skeleton import POSETRACK  # noqa: E402
 
 HEIGHT, WIDTH = 720, 1280
 NUM_RECORDS, NUM_FRAMES = 16, 5
-ROUNDS = 9
 TARGET_FLOOR, TARGET_OPENCV = 0.8, 1.0
 
 
@@ -122,13 +118,6 @@ def write_shards(root: Path, made: list[Record]) -> None:
     (root / "manifest.json").write_text(json.dumps(manifest))
 
 
-def cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
-
-
 def wait_until_idle() -> None:
     """Returns when this process's threads have nothing to do."""
     used = -1.0
@@ -138,53 +127,28 @@ def wait_until_idle() -> None:
 
 
 def report(rate: dict[str, float], kilobytes: float) -> None:
-    """Prints the table and writes runs/bench/input_pipeline.json."""
-    import tensorflow as tf
-
-    targets = {"floor": TARGET_FLOOR, "window": None, "opencv": TARGET_OPENCV}
-    table = Table(title=f"input pipeline, {kilobytes:.0f} KB a frame, one core")
-    for column in ("peer", "clips/s", "ours, clips/s", "ratio", "target"):
-        table.add_column(column, justify="right")
-    results = []
-    for peer, target in targets.items():
-        ratio = rate["ours"] / rate[peer]
-        table.add_row(
-            peer,
-            f"{rate[peer]:.1f}",
-            f"{rate['ours']:.1f}",
-            f"{ratio:.2f}",
-            "" if target is None else f">= {target}",
+    """One row per peer."""
+    targets = {"floor": TARGET_FLOOR, "opencv": TARGET_OPENCV, "window": None}
+    rows = [
+        common.Row(
+            name=f"input_pipeline_vs_{peer}",
+            ratio=rate["ours"] / rate[peer],
+            target=target,
+            ours=rate["ours"],
+            peer=rate[peer],
+            unit="clips/s",
+            environment=common.environment(
+                peer_is=peer, cv2=cv2.__version__, kilobytes_per_frame=round(kilobytes)
+            ),
         )
-        results.append(
-            {
-                "name": f"input_pipeline_vs_{peer}",
-                "ratio": ratio,
-                "target": target,
-                "ours": rate["ours"],
-                "peer": rate[peer],
-                "unit": "clips/s per core",
-            }
-        )
-    environment = {
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "tensorflow": tf.__version__,
-        "cv2": cv2.__version__,
-        "numpy": np.__version__,
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-    }
-    # The first row, against the raw decode, is the benchmark; the rest stand beside it.
-    summary = results[0] | {"name": "input_pipeline", "environment": environment}
-    path = Path("runs/bench/input_pipeline.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(summary | {"peers": results}, indent=1) + "\n")
-    Console().print(table)
-    Console().print(f"written to {path}")
+        for peer, target in targets.items()
+    ]
+    common.report("Input pipeline, clips per second and core", rows)
 
 
 def main() -> None:
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # figures are per core
+    flags = common.parse_rounds(__doc__, 9)
+    common.pin_cores(1)  # figures are per core
     import tensorflow as tf
 
     cv2.setNumThreads(1)
@@ -244,7 +208,7 @@ def main() -> None:
 
         runs = (ours, floor_tensorflow, floor_opencv, window, opencv)
         rows = {f.__name__: (f, []) for f in runs}
-        for round_ in range(ROUNDS + 1):  # the first warms up
+        for round_ in range(flags.rounds + 1):  # the first warms up
             for run, seconds in rows.values():
                 start = time.process_time()
                 run()

@@ -6,14 +6,11 @@ Generates ground truth and predictions (170 sequences, 8,923 labelled frames, 6 
 each), writes them as PoseTrack18 JSON, and measures loading (2 processes) and scoring (AP +
 MOTA) apart. Peak memory is that of the main process plus the largest worker's, times the
 number of workers. There is no peer to time beside it: poseval is on no package registry,
-so the ratio is against this project's own targets.
+so the peer of a row is this project's own limit.
 """
 
 import argparse
-import json
 import multiprocessing
-import os
-import platform
 import resource
 import tempfile
 import time
@@ -23,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import scipy
 
+from benchmarks import common
 from tdpose_jax.annotations import (
     FrameLabel,
     PersonLabel,
@@ -33,7 +31,7 @@ from tdpose_jax.metrics.protocols import score_packed
 from tdpose_jax.metrics.score import load_folders
 
 PROCESSES = 2
-TARGETS = {
+LIMITS = {
     "score_ap_mota": (3.0, "s"),
     "load_and_score": (10.0, "s"),
     "peak_memory": (1500.0, "MB"),
@@ -143,49 +141,36 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=170)
     parser.add_argument("--frames", type=int, default=8923)
     parser.add_argument("--persons", type=int, default=6)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output", default="runs/bench/metrics.json")
+    parser.add_argument("--rounds", type=int, default=3)
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         size = write_set(Path(name), flags.sequences, flags.frames, flags.persons)
         print(f"{size / 1e6:.0f} MB of JSON")
         # Generating used memory of its own: measure in a fresh process.
-        measured = _in_fresh_process(Path(name), flags.repeats)
-    environment = {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
+        measured = _in_fresh_process(Path(name), flags.rounds)
+    details = {
+        "peer_is": "the limit",
         "scipy": scipy.__version__,
-        "machine": platform.machine(),
         "processes": PROCESSES,
         "cpu_s_of_load_and_score": round(measured["cpu_s"], 2),
-        "load_average": round(os.getloadavg()[0], 1),
         "json_mb": round(size / 1e6, 1),
         "sequences": flags.sequences,
         "frames": flags.frames,
         "persons_per_frame": flags.persons,
     }
-    print(f"{measured['cpu_s']:.2f} CPU s per repeat, load {os.getloadavg()[0]:.1f}")
-    rows = []
-    print(f"{'what':<16}{'ours':>10}{'target':>10}{'ratio':>8}")
-    for key, (target, unit) in TARGETS.items():
-        ours = measured[key]
-        print(
-            f"{key:<16}{ours:>8.2f} {unit:<2}{target:>7.0f} {unit:<2}{ours / target:>8.2f}"
+    rows = [
+        common.Row(
+            name=f"metrics_{key}",
+            ratio=limit / measured[key],
+            target=1.0,
+            ours=measured[key],
+            peer=limit,
+            unit=unit,
+            environment=common.environment(**details),
         )
-        rows.append(
-            {
-                "name": f"metrics_{key}",
-                "ratio": ours / target,
-                "target": target,
-                "ours": ours,
-                "peer": None,
-                "unit": unit,
-                "environment": environment,
-            }
-        )
-    output = Path(flags.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(rows, indent=2) + "\n")
+        for key, (limit, unit) in LIMITS.items()
+    ]
+    common.report("Metrics on a set of PoseTrack18-val size", rows)
 
 
 def _in_fresh_process(folder: Path, repeats: int) -> dict[str, float]:
