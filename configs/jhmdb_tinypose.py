@@ -31,10 +31,10 @@ def get_config(row="tdmi"):
     config.model.backbone_weights = "tinypose_256x192.npz"
     config.model.num_keypoints = 15
     # 2.1 MB of head on 2 cores; the paper's C = 48 and N = (3, 3, 2, 2) are four times it.
-    config.model.channels = 24
+    config.model.channels = 16
     config.model.difference_blocks = (1, 1, 1, 1)
     config.model.aggregate_blocks = 2
-    config.model.offset_groups = 4
+    config.model.offset_groups = 2
     config.model.spatio_temporal_blocks = 1
     config.loss.heatmap_sigma = 2.0
     config.loss.heatmap_encoder = "subpixel"

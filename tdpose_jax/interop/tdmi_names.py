@@ -30,7 +30,12 @@ from tdpose_jax.models.factory import make_model
 from tdpose_jax.models.tdmi import TDMI
 
 # Fields of the `model` section that say how to train, not what the model is.
-TRAINING_FIELDS = {"backbone_weights": "", "freeze_backbone": True, "dtype": "float32"}
+TRAINING_FIELDS = {
+    "backbone_weights": "",
+    "freeze_backbone": True,
+    "silent_motion": True,
+    "dtype": "float32",
+}
 
 
 def torch_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -106,20 +106,27 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut (ResNet's basic block).
 
     The shortcut is a 1x1 convolution with BatchNorm where the channels change.
+
+    Attributes:
+      silent_inputs: so many of the first input channels start with zero weights.
     """
 
     features: int
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    silent_inputs: int = 0
 
     @nn.compact
     def __call__(self, x, train: bool):
         """[N, H, W, C] -> [N, H, W, features]."""
-        y = Conv(self.features, dtype=self.dtype, name="conv1")(x)
+        kernel_init = init.silent(init.he_normal, self.silent_inputs)
+        first = dict(dtype=self.dtype, kernel_init=kernel_init)
+        y = Conv(self.features, **first, name="conv1")(x)
         y = nn.relu(BatchNorm(self.dtype, self.axis_name, name="bn1")(y, train))
         y = Conv(self.features, dtype=self.dtype, name="conv2")(y)
         y = BatchNorm(self.dtype, self.axis_name, name="bn2")(y, train)
-        return keep(nn.relu(y + _shortcut(self, x, self.features, train)))
+        x = _shortcut(self, x, self.features, train, kernel_init)
+        return keep(nn.relu(y + x))
 
 
 class Bottleneck(nn.Module):
@@ -142,16 +149,26 @@ class Bottleneck(nn.Module):
         return keep(nn.relu(y + _shortcut(self, x, 4 * self.features, train)))
 
 
-def _shortcut(block: nn.Module, x, features: int, train: bool):
+def _shortcut(
+    block: nn.Module, x, features: int, train: bool, kernel_init=init.he_normal
+):
     if x.shape[-1] == features:
         return x
-    x = Conv(features, 1, dtype=block.dtype, name="downsample.0")(x)
+    conv = dict(dtype=block.dtype, kernel_init=kernel_init, name="downsample.0")
+    x = Conv(features, 1, **conv)(x)
     return BatchNorm(block.dtype, block.axis_name, name="downsample.1")(x, train)
 
 
-def residual_blocks(block: nn.Module, features: int, count: int, prefix: str):
-    """`count` basic blocks named `<prefix>.<i>`, sharing dtype and axis of `block`."""
+def residual_blocks(
+    block: nn.Module, features: int, count: int, prefix: str, silent_inputs: int = 0
+):
+    """`count` basic blocks named `<prefix>.<i>`, sharing dtype and axis of `block`.
+
+    Args:
+      silent_inputs: of the first block.
+    """
+    common = (features, block.dtype, block.axis_name)
     return [
-        BasicBlock(features, block.dtype, block.axis_name, name=f"{prefix}.{i}")
+        BasicBlock(*common, 0 if i else silent_inputs, name=f"{prefix}.{i}")
         for i in range(count)
     ]

@@ -53,6 +53,16 @@ def variance_scaling(scale: float, mode: str):
     return init
 
 
+def silent(init, count: int):
+    """`init`, but the first `count` input channels start without effect."""
+
+    def silenced(key, shape, dtype=jnp.float32):
+        keep = (np.arange(shape[-2]) >= count).astype(np.float32)[:, None]
+        return (init(key, shape, dtype) * keep).astype(dtype)
+
+    return silenced
+
+
 # ReLU networks (He et al., 2015) with fan-out scaling, as ResNets use it.
 he_normal = variance_scaling(2.0, "fan_out")
 lecun_normal = variance_scaling(1.0, "fan_in")

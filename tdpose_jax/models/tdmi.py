@@ -16,6 +16,7 @@ from tdpose_jax.models import initializers as init
 from tdpose_jax.models.blocks import Conv, residual_blocks
 from tdpose_jax.models.disentangle import Disentangle
 from tdpose_jax.models.temporal_difference import TemporalDifferenceEncoder
+from tdpose_jax.shapes import AnyArray
 
 
 class TDMI(nn.Module):
@@ -28,6 +29,8 @@ class TDMI(nn.Module):
         built. This is how a backbone is pretrained.
       difference_stages: stages that feed the encoder; () is the single-frame row.
       disentangle: without it all motion counts as useful.
+      silent_motion: training starts from the single-frame row: the aggregation's weights
+        of everything but the keyframe's feature start at zero.
       spatio_temporal: TDMI-ST, the head also sees the features of all frames.
       axis_name: mapped axis over which BatchNorm statistics are averaged, or None.
     The rest is documented in `configs/default.py` and in the modules it is passed to.
@@ -47,13 +50,14 @@ class TDMI(nn.Module):
     disentangle: bool = True
     gate_reduction: int = 4
     aggregate_blocks: int = 3
+    silent_motion: bool = True
     spatio_temporal: bool = False
     spatio_temporal_blocks: int = 2
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
     def __call__(
-        self, frames: Float[Array, "B T H W 3"], train: bool = False
+        self, frames: Float[AnyArray, "B T H W 3"], train: bool = False
     ) -> tuple[Float[Array, "B h w K"], dict]:
         """Normalised RGB clips -> the keyframe's heatmaps and named intermediates."""
         if self.backbone_only or not self.uses_supporting_frames:
@@ -64,7 +68,7 @@ class TDMI(nn.Module):
         return self.decode_window(features, maps, train)
 
     def encode_clips(
-        self, frames: Float[Array, "B T H W 3"], train: bool = False
+        self, frames: Float[AnyArray, "B T H W 3"], train: bool = False
     ) -> tuple[tuple, Float[Array, "B T h w _"] | None]:
         """Clips -> four stage features [B, T, h, w, C_s] and backbone heatmaps."""
         b, t = frames.shape[:2]
@@ -91,7 +95,7 @@ class TDMI(nn.Module):
         return features, maps
 
     def encode_frames(
-        self, x: Float[Array, "N H W 3"], train: bool = False
+        self, x: Float[AnyArray, "N H W 3"], train: bool = False
     ) -> tuple[tuple, Float[Array, "N h w _"] | None]:
         """Single frames -> four stage features [N, h, w, C_s] and backbone heatmaps.
 
@@ -102,8 +106,8 @@ class TDMI(nn.Module):
     @nn.compact
     def decode_window(
         self,
-        stage_features: Sequence[Float[Array, "B T h w _"]],
-        backbone_heatmaps: Float[Array, "B T h w _"] | None = None,
+        stage_features: Sequence[Float[AnyArray, "B T h w _"]],
+        backbone_heatmaps: Float[AnyArray, "B T h w _"] | None = None,
         train: bool = False,
     ) -> tuple[Float[Array, "B h w K"], dict]:
         """Stage features of a window's frames -> heatmaps of its middle frame."""
@@ -146,8 +150,9 @@ class TDMI(nn.Module):
             out["context"] = context
             inputs.append(context)
         x = jnp.concatenate([*inputs, keyframe_feature], axis=-1)
+        silent = self.silent_motion * (x.shape[-1] - keyframe_feature.shape[-1])
         for block in residual_blocks(
-            self, self.channels, self.aggregate_blocks, "aggregate"
+            self, self.channels, self.aggregate_blocks, "aggregate", silent
         ):
             x = block(x, train)
         out["aggregated"] = x
@@ -162,7 +167,7 @@ class TDMI(nn.Module):
 
 
 def share_repeated(
-    frames: Float[Array, "B T H W 3"], features: Float[Array, "B T h w C"]
+    frames: Float[AnyArray, "B T H W 3"], features: Float[Array, "B T h w C"]
 ) -> Float[Array, "B T h w C"]:
     """Gives a frame that repeats the one before it that frame's very features.
 

@@ -51,6 +51,31 @@ def test_every_supporting_frame_matters(full, frame):
     assert np.abs(apply(variables, changed)[0] - apply(variables, frames)[0]).max() > 0
 
 
+def test_silent_motion_starts_from_the_single_frame_row():
+    """At first only the keyframe matters; the next step already hears the motion."""
+    model = tiny_tdmi(
+        silent_motion=True, spatio_temporal=True, spatio_temporal_blocks=1
+    )
+    shape = jax.ShapeDtypeStruct((1, 5, 64, 64, 3), jnp.float32)
+    variables = model.lazy_init(jax.random.key(0), shape)
+    frames, changed = clip(), clip(seed=1)
+    changed[:, 2] = frames[:, 2]
+
+    def loss(params, frames):
+        maps, _ = model.apply({**variables, "params": params}, frames)
+        return (maps**2).sum(), maps
+
+    grad = jax.jit(jax.grad(loss, has_aux=True))
+    gradient, maps = grad(variables["params"], frames)
+    _, maps_changed = grad(variables["params"], changed)
+    np.testing.assert_array_equal(maps, maps_changed)
+    for layer in ("conv1", "downsample.0"):
+        to_inputs = np.abs(gradient["aggregate.0"][layer]["kernel"]).sum((0, 1, 3))
+        assert (to_inputs[:16] > 0).any() and (to_inputs[16:] > 0).any()
+        kernel = variables["params"]["aggregate.0"][layer]["kernel"]
+        assert not kernel[:, :, :16].any() and kernel[:, :, 16:].all()
+
+
 def test_the_order_of_supporting_frames_matters(full):
     model, variables, apply = full
     frames = clip()
