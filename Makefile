@@ -65,12 +65,12 @@ stress: $(VENV)/.test
 
 pod-sim: data/demo/manifest.json
 	@$(PY) -m tdpose_jax.pod_sim --processes=$(or $(PROCESSES),2) -- \
-		--config=configs/demo.py:backbone --workdir=runs/pod-sim
+		--config=configs/demo.py:backbone --workdir=runs/pod-sim $(ARGS)
 
-# Format, names and docstrings, types, dead code, who imports whom; silent if all is well.
 bench: $(VENV)/.test data/demo/manifest.json
 	@$(PY) -m benchmarks
 
+# Format, names and docstrings, types, dead code, who imports whom; silent if all is well.
 lint: $(VENV)/.test
 	@$(PY) -m ruff format --check --quiet .
 	@$(PY) -m ruff check --quiet .
