@@ -79,17 +79,23 @@ def read_result(folder: Path, row: str, seed: int, metric: str) -> RunResult:
         for name, value in numbers.items()
         if table and name.startswith(table) and name != metric
     }
-    lines = (folder / "environment.txt").read_text().splitlines()
-    environment = dict(line.split(" ", 1) for line in lines)
+    commit, device = read_environment(folder)
     return RunResult(
         row=row,
         seed=seed,
         value=numbers[metric],
         others=siblings,
         steps=results["step"],
-        commit=environment["commit"],
-        device=f"{environment['devices']} ({environment['machine']})",
+        commit=commit,
+        device=device,
     )
+
+
+def read_environment(folder: Path) -> tuple[str, str]:
+    """(commit, device) of a run, from its environment.txt."""
+    lines = (folder / "environment.txt").read_text().splitlines()
+    told = dict(line.split(" ", 1) for line in lines)
+    return told["commit"], f"{told['devices']} ({told['machine']})"
 
 
 def _numbers(content: dict, prefix: str = ""):
@@ -186,15 +192,16 @@ def write_tables(
         path.with_suffix(".md"),
         path.with_suffix(".png"),
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write_csv(paths[0], table)
-    _write_csv(paths[1], per_run)
+    write_csv(paths[0], table)
+    write_csv(paths[1], per_run)
     paths[2].write_text(markdown(table))
     save_plot(paths[3], table, results, metric)
     return paths
 
 
-def _write_csv(path: Path, lines: Sequence[dict]) -> None:
+def write_csv(path: Path, lines: Sequence[dict]) -> None:
+    """One line per dict; columns are all of their keys. NaN becomes an empty cell."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     columns = list(dict.fromkeys(name for line in lines for name in line))
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")

@@ -1,11 +1,12 @@
 """What a trained run learned about motion: pictures, gates, and what the parts share.
 
-    python -m tdpose_jax.learned --workdir=runs/ablations/tdmi/seed0 --clips=4
+    python -m tdpose_jax.learned runs/ablations/{rdm,rdm_mi,tdmi}/seed0 \\
+        --clips=4 --table=results/information_demo.csv
 
-Writes into WORKDIR/learned: `gates.png` (the useful and the noisy gate of every
-channel), one page per clip (frames, motion over the crop, where the deformable
-convolutions look), and `information.json` (two estimates of I(M_u; M_n) on pooled
-features of the whole split; see `information_check`).
+Writes into RUN/learned: `gates.png` (the useful and the noisy gate of every channel),
+one page per clip (frames, motion over the crop, where the deformable convolutions look),
+and `information.json` (two estimates of I(M_u; M_n) on pooled features of the whole
+split; see `information_check`), which are also the lines of the table.
 """
 
 import argparse
@@ -24,11 +25,14 @@ from jaxtyping import Float
 
 from tdpose_jax import heatmaps as hm
 from tdpose_jax import setup_run, steps
+from tdpose_jax.ablation_table import read_environment, write_csv
 from tdpose_jax.checkpoint import load_variables
 from tdpose_jax.information_check import check_information
+from tdpose_jax.models.factory import make_model
 from tdpose_jax.models.tdmi import TDMI
 from tdpose_jax.run_folder import unflatten_config, write_json
 from tdpose_jax.shapes import PoseBatch, decode_sample_ids
+from tdpose_jax.skeleton import get_skeleton
 from tdpose_jax.visualize_motion import save_gate_picture, save_motion_page
 
 MOTION = ("motion", "motion_useful", "motion_noisy")
@@ -127,13 +131,11 @@ def read_config(workdir: Path) -> ml_collections.ConfigDict:
     """
     path = workdir / "config.json"
     if not path.is_file():
-        raise ValueError(
-            f"--workdir={workdir}: not a run folder, it has no config.json"
-        )
+        raise ValueError(f"{workdir}: not a run folder, it has no config.json")
     config = unflatten_config(json.loads(path.read_text()))
     if not config.model.difference_stages or config.model.backbone_only:
         raise ValueError(
-            f"--workdir={workdir}: this run has no motion to look at "
+            f"{workdir}: this run has no motion to look at "
             "(model.difference_stages is empty, or model.backbone_only is True)"
         )
     return config
@@ -146,7 +148,7 @@ def write_findings(
 
     It is empty where motion is not split into useful and noisy.
     """
-    skeleton = setup_run.check_config(config)
+    skeleton = get_skeleton(config.data.skeleton)
     for sample_id, page in learned.clips.items():
         save_motion_page(
             folder / f"{sample_id.replace('/', '_')}.png",
@@ -171,6 +173,33 @@ def write_findings(
     return information
 
 
+def examine_run(run: Path, clips: int, split: str | None, checkpoint: str) -> dict:
+    """Examines one run folder, writes its `learned/`, returns a line of the table.
+
+    Args:
+      split: None for the run's evaluation split.
+
+    Raises:
+      ValueError, OSError: if the run, its checkpoint or its data cannot be used.
+    """
+    # A main program may read data, a module of the package may not.
+    from data_pipelines.input_pipeline import make_eval_iterator
+
+    config = read_config(run)
+    variables, step = load_variables(run, checkpoint)
+    split = split or config.data.eval_split
+    batches = make_eval_iterator(config.data, split, config.eval.batch_size, 0, 1)
+    model = make_model(config.model)
+    chosen = np.linspace(0, batches.num_examples - 1, clips).astype(int)
+    learned = examine(model, variables, batches, chosen.tolist())
+    title = f"{run} at step {step}, {split}"
+    information = write_findings(learned, config, run / "learned", title)
+    commit, device = read_environment(run)
+    source = {"split": split, "step": step, "seed": config.seed}
+    source |= {"commit": commit, "device": device}
+    return {"run": str(run)} | information | source
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command; see the module's docstring."""
     parser = argparse.ArgumentParser(
@@ -178,31 +207,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--workdir", required=True, type=Path, help="run folder")
-    parser.add_argument("--clips", type=int, default=4, help="how many are pictured")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders")
+    parser.add_argument("--clips", type=int, default=4, help="pictured of each run")
     parser.add_argument("--split", help="instead of the run's evaluation split")
     parser.add_argument("--checkpoint", default="best", help="best or latest")
+    parser.add_argument("--table", type=Path, help="<name>.csv, a line per run")
     flags = parser.parse_args(arguments)
-    # A main program may read data, a module of the package may not.
-    from data_pipelines.input_pipeline import make_eval_iterator
-
+    setup_run.enable_compilation_cache()
+    lines = []
     try:
-        config = read_config(flags.workdir)
-        variables, step = load_variables(flags.workdir, flags.checkpoint)
-        split = flags.split or config.data.eval_split
-        batches = make_eval_iterator(config.data, split, config.eval.batch_size, 0, 1)
+        for run in flags.runs:
+            line = examine_run(run, flags.clips, flags.split, flags.checkpoint)
+            lines.append(line)
+            shown = (f"{k} {v:.4g}" for k, v in line.items() if isinstance(v, float))
+            print(f"{run}: {', '.join(shown)}; pictures: {run / 'learned'}", flush=True)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    setup_run.enable_compilation_cache()
-    model = setup_run.make_parts(config, axis_name=None).model
-    chosen = np.linspace(0, batches.num_examples - 1, flags.clips).astype(int)
-    learned = examine(model, variables, batches, chosen.tolist())
-    folder = flags.workdir / "learned"
-    title = f"{flags.workdir} at step {step}, {split}"
-    information = write_findings(learned, config, folder, title)
-    for name, value in information.items():
-        print(f"{name:24} {value:.4g}")
-    print(f"pictures: {folder}")
+    if flags.table:
+        write_csv(flags.table, lines)
 
 
 if __name__ == "__main__":
