@@ -13,7 +13,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(PY),$(PIP))
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test test-slow stress pod-sim bench lint notebooks docs readme-check clean
+.PHONY: help demo test test-slow stress pod-sim bench ablations ablations-quick lint notebooks docs readme-check clean
 
 help:
 	@echo "make demo   install, build the embedded data, train, evaluate, show two tables"
@@ -22,6 +22,7 @@ help:
 	@echo "make notebooks  run all notebooks; make docs  API pages in docs/api"
 	@echo "make readme-check  run every command of README.md and CONTRIBUTING.md"
 	@echo "make pod-sim [PROCESSES=4]  train the demo in several processes on this machine"
+	@echo "make ablations-quick  the method's parts, 18 runs, half an hour; make ablations: overnight"
 	@echo "make bench  all benchmarks beside their peers; half an hour on a quiet machine"
 	@echo "make stress  kill and resume a run 40 times; make test-slow  the long tests"
 	@echo "make clean  remove what the demo made (runs/demo, data/demo)"
@@ -66,6 +67,28 @@ stress: $(VENV)/.test
 pod-sim: data/demo/manifest.json
 	@$(PY) -m tdpose_jax.pod_sim --processes=$(or $(PROCESSES),2) -- \
 		--config=configs/demo.py:backbone --workdir=runs/pod-sim $(ARGS)
+
+# Rows x seeds of configs/ablations.py and their table; both go on where they were stopped.
+data/demo_delta3/manifest.json: $(VENV)/.run
+	@$(PY) -m data_pipelines.build --dataset=synthetic --output=data/demo_delta3 \
+		--window_delta=3
+
+runs/demo/backbone/results.json: | data/demo/manifest.json
+	$(PY) main.py --config=configs/demo.py:backbone --workdir=runs/demo/backbone
+
+LADDER := single_frame,tde_last,tde_all,tde_cascade,rdm,rdm_mi,tdmi
+ALTERNATIVES := delta1@tdmi,delta3@tdmi,plain_conv@tdmi,heatmap_kl@tdmi,tdmi_st@tdmi
+ABLATE := $(PY) -m tdpose_jax.ablations --config=configs/ablations.py --seeds=0,1,2
+
+ablations-quick: runs/demo/backbone/results.json
+	@$(ABLATE) --output=runs/ablations_quick --table=results/ablations_demo_quick.csv \
+		--rows=single_frame,tde_last,tde_cascade,rdm,rdm_mi,tdmi \
+		--set train.num_steps=120
+
+ablations: runs/demo/backbone/results.json data/demo_delta3/manifest.json
+	@$(ABLATE) --output=runs/ablations --table=results/ablations_demo.csv --keep_going \
+		--rows=$(LADDER),$(ALTERNATIVES) \
+		--set train.num_steps=1000
 
 bench: $(VENV)/.test data/demo/manifest.json
 	@$(PY) -m benchmarks

@@ -10,8 +10,8 @@ of the motion, so that it has as many parameters as the full row's (`spatio_temp
 with no blocks over a window of one frame does just that).
 
 LADDER adds one part at a time, in the order of the paper. ALTERNATIVES each change one
-thing of the full row, `tdmi`; `delta2` is `tdmi` under its other name. `delta3` needs
-data built with --window_delta=3, as `make` builds it.
+thing of the full row, `tdmi`; `delta2` is `tdmi` under its other name. `delta3` reads the
+same videos built with --window_delta=3 (`make data/demo_delta3/manifest.json`).
 """
 
 from configs import demo
@@ -37,7 +37,7 @@ LADDER = {
 ALTERNATIVES = {
     "delta1": {"data.window_delta": 1},
     "delta2": {"data.window_delta": 2},
-    "delta3": {"data.window_delta": 3},
+    "delta3": {"data.window_delta": 3, "data.root": "data/demo_delta3"},
     "plain_conv": {"model.deformable": False},
     "heatmap_kl": {"loss.mi_estimator": "heatmap_kl"},
     "tdmi_st": {"model.spatio_temporal": True},
