@@ -104,6 +104,8 @@ def load_config_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ValueError(f"--config={path}: no such file")
     spec = importlib.util.spec_from_file_location(f"_rows_of_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"--config={path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
@@ -232,7 +234,7 @@ class Runner:
             )
             if self.is_stopped:
                 self._process.terminate()
-            for line in self._process.stdout:
+            for line in self._process.stdout or ():
                 log.write(line)
                 log.flush()
                 if line.startswith(("step ", "error: ")):

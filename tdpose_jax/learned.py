@@ -59,7 +59,7 @@ def look(model: TDMI, variables: dict, batch: PoseBatch) -> dict[str, jax.Array]
     xy_heatmap, _ = hm.decode_heatmaps(heatmaps)
     seen = {"predicted_xy_crop": hm.heatmap_to_crop(xy_heatmap)}
     for name, value in out.items():
-        value = value.astype(jnp.float32)
+        value = jnp.asarray(value, jnp.float32)
         if name.endswith("_gate"):
             seen[name] = value[:, 0, 0]
         elif name.startswith(("sampling_offsets_", "modulation_")):

@@ -19,7 +19,7 @@ B, H, W, K, C = 6, 4, 4, 17, 3
 class ToyModel(TDMI):
     """In TDMI's place: one parameter for each term that reaches the model."""
 
-    def apply(self, variables, frames, train, mutable):
+    def apply(self, variables, frames, **_):
         params = variables["params"]
         rng = np.random.default_rng(0)
         names = ("motion", "motion_useful", "motion_noisy", "keyframe_feature")
