@@ -1,0 +1,155 @@
+"""Rows of an experiment compared over clips: PCK, per joint, and by speed of motion.
+
+    python -m tdpose_jax.compare_clips --ground_truth=data/jhmdb/ground_truth/val \\
+        --runs=runs/jhmdb_tinypose --rows=single_frame,tde,tde_rdm,tdmi,tdmi_st \\
+        --table=results/jhmdb_tinypose_clips.csv
+
+reads RUNS/ROW/seedN/predictions, as `tdpose_jax.ablations` leaves them. The first row is
+the baseline of every difference. Beside TABLE.csv it writes TABLE.md.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tdpose_jax.ablation_table import write_csv
+from tdpose_jax.metrics.by_clip import (
+    ClipErrors,
+    bootstrap_difference,
+    clip_errors,
+    pck_counts,
+    speed_thirds,
+)
+from tdpose_jax.metrics.pck import JHMDB_THRESHOLDS
+from tdpose_jax.predictions import load_ground_truth
+from tdpose_jax.skeleton import Skeleton, get_skeleton
+
+Seeds = list[list[ClipErrors]]
+
+
+def load_rows(
+    ground_truth_dir: Path, runs: Path, rows: Sequence[str]
+) -> dict[str, Seeds]:
+    """Row -> seeds -> clips.
+
+    Raises:
+      FileNotFoundError: if a row has no finished run.
+    """
+    ground_truth = load_ground_truth(ground_truth_dir)
+    found = {}
+    for row in rows:
+        folders = sorted((runs / row).glob("seed*/predictions"))
+        if not folders:
+            raise FileNotFoundError(f"no finished run in {runs / row}/seed*")
+        found[row] = [clip_errors(ground_truth, load_ground_truth(f)) for f in folders]
+    return found
+
+
+def compare(rows: dict[str, Seeds], skeleton: Skeleton) -> list[dict]:
+    """One dict per row and part: all joints, thirds by speed, single joints.
+
+    Keys: row, part, threshold, n (seeds), mean and std over seeds, difference to the
+    first row with the bootstrap interval over clips, and the least and greatest
+    difference of a seed.
+    """
+    baseline = next(iter(rows.values()))
+    parts = [("all", t, {}) for t in JHMDB_THRESHOLDS]
+    finest = min(JHMDB_THRESHOLDS)
+    parts += [
+        (f"{name} joints", finest, {"speed_range": limits})
+        for name, limits in speed_thirds(baseline[0])
+    ]
+    parts += [(skeleton.joints[j], finest, {"joint": j}) for j in skeleton.evaluated]
+    table = []
+    for part, threshold, choice in parts:
+        base = [_counts(clips, threshold, **choice) for clips in baseline]
+        for row, seeds in rows.items():
+            counts = [_counts(clips, threshold, **choice) for clips in seeds]
+            percents = [_percent(c) for c in counts]
+            difference, low, high = bootstrap_difference(base, counts)
+            paired = [p - _percent(b) for p, b in zip(percents, base, strict=False)]
+            table.append(
+                {
+                    "row": row,
+                    "part": part,
+                    "metric": f"PCK@{threshold}",
+                    "n": len(counts),
+                    "mean": float(np.mean(percents)),
+                    "std": float(np.std(percents, ddof=1))
+                    if len(percents) > 1
+                    else float("nan"),
+                    "difference": difference,
+                    "ci_low": low,
+                    "ci_high": high,
+                    "least_of_a_seed": min(paired),
+                    "greatest_of_a_seed": max(paired),
+                }
+            )
+    return table
+
+
+def _counts(clips, threshold, joint=None, **choice) -> np.ndarray:
+    if joint is not None:
+        clips = [
+            ClipErrors(
+                c.name,
+                c.distance[:, [joint]],
+                c.labeled[:, [joint]],
+                c.speed[:, [joint]],
+            )
+            for c in clips
+        ]
+    return pck_counts(clips, threshold, **choice)
+
+
+def _percent(counts: np.ndarray) -> float:
+    correct, counted = counts.sum(0)
+    return 100.0 * correct / max(counted, 1)
+
+
+def markdown(table: Sequence[dict]) -> str:
+    """The same as a table for people."""
+    lines = [
+        "| part | metric | row | seeds | mean | std | difference | 95 % over clips "
+        "| least, greatest of a seed |",
+        "| --- | --- | --- | --: | --: | --: | --: | --- | --- |",
+    ]
+    for line in table:
+        std = "" if line["std"] != line["std"] else f"{line['std']:.2f}"
+        lines.append(
+            f"| {line['part']} | {line['metric']} | {line['row']} | {line['n']} "
+            f"| {line['mean']:.2f} | {std} | {line['difference']:+.2f} "
+            f"| {line['ci_low']:+.2f} to {line['ci_high']:+.2f} "
+            f"| {line['least_of_a_seed']:+.2f}, {line['greatest_of_a_seed']:+.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command of the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tdpose_jax.compare_clips",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--ground_truth", required=True, type=Path)
+    parser.add_argument("--runs", required=True, type=Path)
+    parser.add_argument("--rows", required=True, help="the baseline first")
+    parser.add_argument("--table", required=True, type=Path, help="<name>.csv to write")
+    parser.add_argument("--skeleton", default="jhmdb")
+    options = parser.parse_args(arguments)
+    try:
+        rows = load_rows(options.ground_truth, options.runs, options.rows.split(","))
+        table = compare(rows, get_skeleton(options.skeleton))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    write_csv(options.table, table)
+    options.table.with_suffix(".md").write_text(markdown(table))
+    print(markdown(table))
+
+
+if __name__ == "__main__":
+    main()
