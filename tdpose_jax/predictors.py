@@ -22,6 +22,8 @@ from tdpose_jax.shapes import SAMPLE_ID_BYTES, PoseBatch, encode_sample_ids
 from tdpose_jax.shared_windows import WindowSharing, decode_shared, merge_flipped
 from tdpose_jax.skeleton import Skeleton
 
+locate_joints = jax.jit(steps.locate_joints, static_argnames="decoder")
+
 
 def make_predictor(
     config: ml_collections.ConfigDict,
@@ -44,8 +46,7 @@ def make_predictor(
         )
         replicated = parallel.replicate(variables)
         return lambda batch: step(replicated, parallel.shard(batch))
-    backend = _make_backend(config, model, variables)
-    locate = jax.jit(steps.locate_joints, static_argnames="decoder")
+    backend = configured_backend(config, model, variables)
 
     def predict(batch: PoseBatch) -> dict:
         frames = np.asarray(batch.frames)
@@ -53,13 +54,20 @@ def make_predictor(
         if flip is not None:
             mirrored = backend(frames[..., ::-1, :])["heatmaps"]
             maps = merge_flipped(maps, mirrored, flip)
-        joints = locate(maps, batch.crop_to_image, decoder=config.eval.decoder)
+        joints = locate_joints(maps, batch.crop_to_image, decoder=config.eval.decoder)
         return jax.device_get(joints) | {"heatmaps": maps}
 
     return predict
 
 
-def _make_backend(config, model, variables) -> Backend:
+def configured_backend(
+    config: ml_collections.ConfigDict, model: TDMI, variables: Mapping[str, Any]
+) -> Backend:
+    """What `eval.backend` names, for a config's model.
+
+    Raises:
+      BackendError: if it cannot run here.
+    """
     return make_backend(
         config.eval.backend,
         model,
@@ -71,8 +79,7 @@ def _make_backend(config, model, variables) -> Backend:
 
 def predict_keyframes(
     config: ml_collections.ConfigDict,
-    model: TDMI,
-    variables: Mapping[str, Any],
+    backend: Backend,
     skeleton: Skeleton,
     keyframes: Iterable,
     progress: Callable[[int], None] = lambda done: None,
@@ -82,14 +89,9 @@ def predict_keyframes(
     Args:
       keyframes: `data_pipelines.keyframes.KeyframeIterator`.
       progress: called with the number of keyframes done.
-
-    Raises:
-      BackendError: if the backend cannot run here.
     """
-    backend = _make_backend(config, model, variables)
     flip = skeleton.flip_permutation if config.eval.flip_test else None
     size = config.eval.batch_size
-    locate = jax.jit(steps.locate_joints, static_argnames="decoder")
     collector = PredictionCollector()
     queue: collections.deque = collections.deque()
     num_people = 0
@@ -102,7 +104,9 @@ def predict_keyframes(
         sharing.finish(windows)
         maps = decode_shared(backend, windows, size, flip)["heatmaps"]
         affines = np.stack([w.crop_to_image for w in windows]).astype(np.float32)
-        joints = jax.device_get(locate(maps, affines, decoder=config.eval.decoder))
+        joints = jax.device_get(
+            locate_joints(maps, affines, decoder=config.eval.decoder)
+        )
         collector.add_people(
             encode_sample_ids(sample_ids),
             np.array(box_score),

@@ -247,12 +247,17 @@ def evaluate_state(
                 format_seconds((total - done) / speed),
             )
 
-    network = config, parts.model, variables, parts.skeleton
     if shares_crops:
-        collector = predictors.predict_keyframes(*network, eval_iterator, progress)
+        collector = predictors.predict_keyframes(
+            config,
+            predictors.configured_backend(config, parts.model, variables),
+            parts.skeleton,
+            eval_iterator,
+            progress,
+        )
     else:
         collector = evaluate.predict_split(
-            predictors.make_predictor(*network),
+            predictors.make_predictor(config, parts.model, variables, parts.skeleton),
             eval_iterator,
             progress,
             evaluate.PictureTaker(

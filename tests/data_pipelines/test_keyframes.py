@@ -95,7 +95,11 @@ def test_shared_windows_of_standing_people_score_as_naive_ones(network, naive):
     """Boxes of the small data set stand still: nothing may change."""
     keyframes = KeyframeIterator(network[0].data, "val", 0, 1)
     done = []
-    collector = predictors.predict_keyframes(*network, keyframes, done.append)
+    config, model, variables, skeleton = network
+    backend = predictors.configured_backend(config, model, variables)
+    collector = predictors.predict_keyframes(
+        config, backend, skeleton, keyframes, done.append
+    )
     assert_same_people(collector.gather(), naive)
     assert done == list(range(1, len(keyframes) + 1))
 
