@@ -284,15 +284,17 @@ def save_plot(
         difference, low, high = (
             line[name] for name in ("diff_to_previous", "ci_low", "ci_high")
         )
-        if difference == difference:
-            right.plot(difference, at[line["row"]], "o", color="#1f6fb4", markersize=5)
+        y_row = at[line["row"]]
         if low == low:
-            right.plot([low, high], [at[line["row"]]] * 2, color="#1f6fb4")
+            right.plot([low, high], [y_row] * 2, color="#1f6fb4")
+        if difference == difference:
+            right.plot(difference, y_row, "o", color="#1f6fb4", markersize=5)
             right.annotate(
-                f"to {line['previous']}", (high, at[line["row"]]), fontsize=6,
-                xytext=(4, -2), textcoords="offset points",
+                f"to {line['previous']}", (difference, y_row), fontsize=6,
+                xytext=(0, 5), textcoords="offset points", ha="center",
             )  # fmt: skip
     right.set_xlabel("paired difference, 95 % t interval", fontsize=8)
+    right.set_ylim(0.6 - len(table), 0.6)
     for axes in (left, right):
         axes.tick_params(axis="x", labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
