@@ -1,6 +1,11 @@
-"""The objective of tdmi.md section 6: L = L_H + alpha * L_MI.
+r"""The objective: the heatmaps' error, and the mutual information terms.
 
-L_MI = I(M_u; M_n) + beta * [ I(y; M | M_u) + I(y; F_t | F~) ].
+$$ L = L_H + \alpha L_{MI}, \qquad
+L_{MI} = I(M_u; M_n) + \beta \left[ I(y; M \mid M_u) + I(y; F_t \mid \tilde F) \right] $$
+
+with motion $M$, its useful and noisy parts $M_u$ and $M_n$, the keyframe's feature $F_t$
+and the enhanced one $\tilde F$; $\alpha$ is `loss.mi_weight`, $\beta$
+`loss.sufficiency_weight`.
 
 The auxiliary networks (q of vCLUB, and four 1x1 heads that read heatmaps off features)
 are fitted on stopped features; the model is trained through stopped auxiliary networks.

@@ -1,11 +1,11 @@
-"""Mutual information between feature vectors: estimators that can be checked.
+r"""Mutual information between feature vectors: estimators that can be checked.
 
 `vclub` is the variational contrastive log-ratio upper bound of Cheng et al. (ICML
 2020). With a conditional model q(z | x) fitted by maximum likelihood,
 
-    I_vCLUB = E_{p(x, z)} log q(z | x) - E_{p(x) p(z)} log q(z | x)   [nats]
+$$ I_{vCLUB} = E_{p(x, z)} \log q(z \mid x) - E_{p(x) p(z)} \log q(z \mid x) $$
 
-is an upper bound of I(x; z) when q is close enough to p(z | x). q is fitted on *stopped*
+(in nats) is an upper bound of I(x; z) when q is close enough to p(z | x). q is fitted on *stopped*
 features and the bound is minimised through a *stopped* q; fitting q on features that
 receive q's gradient makes the two games one, and the estimate meaningless.
 
@@ -118,5 +118,5 @@ def heatmap_kl_overlap(
 
 
 def gaussian_mutual_information(rho: float, dim: int) -> float:
-    """I(x; z) = -d/2 log(1 - rho^2), nats, for `dim` independent correlated pairs."""
+    r"""$-\frac{d}{2} \log(1 - \rho^2)$ nats, for `dim` independent correlated pairs."""
     return float(-0.5 * dim * jnp.log1p(-(rho**2)))

@@ -24,9 +24,11 @@ def modulated_deform_conv(
     kernel: Float[AnyArray, "k k C D"],
     dilation: int = 1,
 ) -> Float[Array, "B h w D"]:
-    """Samples `x` bilinearly at displaced taps, weighs the samples, convolves.
+    r"""Samples `x` bilinearly at displaced taps, weighs the samples, convolves.
 
-        y(p) = sum_n kernel_n . [m_n(p) * x(p + dilation * p_n + offset_n(p))]
+    $$ y(p) = \sum_n w_n^\top \left[ m_n(p) \, x(p + d \, p_n + \Delta_n(p)) \right] $$
+
+    with taps $p_n$, dilation $d$, offsets $\Delta_n$, modulation $m_n$ and kernel $w_n$.
 
     Args:
       sampling_offsets: (y, x) displacement in pixels per group of C / G channels.

@@ -1,4 +1,8 @@
-"""Representation disentanglement module (Feng et al., CVPR 2023, figure 2)."""
+r"""Representation disentanglement module (Feng et al., CVPR 2023, figure 2).
+
+$$ M_u = \sigma(\mathrm{MLP}_u(\mathrm{GAP}(M))) \odot M, \qquad
+M_n = \sigma(\mathrm{MLP}_n(\mathrm{GAP}(M))) \odot M $$
+"""
 
 from typing import Any
 

@@ -1,4 +1,11 @@
-"""Multi-stage temporal difference encoder (Feng et al., CVPR 2023, figure 2)."""
+r"""Multi-stage temporal difference encoder (Feng et al., CVPR 2023, figure 2).
+
+With the feature $F^j_k$ of frame $k$ after stage $j$ of the backbone:
+
+$$ S^j = \left[ F^j_{k+1} - F^j_k \right]_k, \quad
+G^j = \mathrm{DCN}(\mathrm{Blocks}^j(S^j)), \quad
+M^1 = \mathrm{Conv}(G^1), \quad M^j = \mathrm{Conv}(G^j + M^{j-1}) $$
+"""
 
 from collections.abc import Sequence
 from typing import Any
