@@ -1,10 +1,15 @@
 """The second opinion on mutual information, on Gaussians whose information is known."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from tdpose_jax import information_check as check
+from tdpose_jax import mutual_information as mi
 from tdpose_jax import nearest_neighbour_information as neighbours
+from tdpose_jax.models.disentangle import ChannelGate
 from tdpose_jax.mutual_information import gaussian_mutual_information
 
 
@@ -96,3 +101,58 @@ def test_both_estimates_fall_when_what_is_shared_is_taken_out():
     for name in ("ksg", "vclub"):
         assert after[name] < 0.5 * before[name], name
     assert before["ksg"] > before["ksg_unrelated"] + 3 * before["ksg_unrelated_std"]
+
+
+@pytest.mark.slow
+def test_sharing_nothing_is_had_by_shutting_noisy_gates():
+    """What the MI term does when nothing else is trained (docs/ablations.md).
+
+    Gates on fixed pooled motion, q fitted beside them as in training. Both estimates
+    fall on people that were not trained on, because most noisy gates shut: nothing else
+    reads the noisy part, so nothing keeps it.
+    """
+    channels = 16
+    rng = np.random.default_rng(0)
+    sources = rng.standard_normal((2500, 6)) @ rng.standard_normal((6, channels))
+    noise = 0.3 * rng.standard_normal(sources.shape)
+    motion = jnp.float32(0.3 * np.log1p(np.exp(0.7 * sources + noise)))
+    gate = ChannelGate(reduction=4)
+    q = mi.GaussianConditional(channels, hidden=64)
+    optimizer, q_optimizer = optax.adam(1e-2), optax.adam(1e-3)
+
+    def parts(params, x):
+        gates = [gate.apply(p, x[:, None, None])[:, 0, 0] for p in params]
+        return gates, [mi.standardise(g * x) for g in gates]
+
+    def loss(params, q_params, x):
+        _, (useful, noisy) = parts(params, x)
+        stopped = jax.lax.stop_gradient
+        log_q = mi.log_likelihood(*q.apply(q_params, stopped(useful)), stopped(noisy))
+        bound = mi.vclub(*q.apply(stopped(q_params), useful), noisy)
+        return jnp.maximum(bound, 0.0) - log_q.mean()
+
+    def step(carry, key):
+        params, q_params, state, q_state = carry
+        x = motion[jax.random.randint(key, (64,), 0, 2000)]
+        grads, q_grads = jax.grad(loss, (0, 1))(params, q_params, x)
+        updates, state = optimizer.update(grads, state)
+        q_updates, q_state = q_optimizer.update(q_grads, q_state)
+        params = optax.apply_updates(params, updates)
+        return (params, optax.apply_updates(q_params, q_updates), state, q_state), None
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = [gate.init(key, motion[:1, None, None]) for key in keys[:2]]
+    q_params = q.init(keys[2], motion[:1])
+    start = (params, q_params, optimizer.init(params), q_optimizer.init(q_params))
+    (trained, *_), _ = jax.jit(lambda s, k: jax.lax.scan(step, s, k))(
+        start, jax.random.split(jax.random.key(1), 1500)
+    )
+    found = {}
+    for name, one in (("before", params), ("after", trained)):
+        gates, features = parts(one, motion[2000:])
+        found[name] = check.check_information(*map(np.asarray, features))
+    assert found["before"]["ksg"] > 3.0
+    for name in ("ksg", "vclub"):
+        assert found["after"][name] < 0.4 * found["before"][name], found
+    shut = np.asarray(gates[1].mean(0)) < 0.05
+    assert shut.mean() > 0.5, gates[1].mean(0)
