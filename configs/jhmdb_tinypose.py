@@ -30,7 +30,8 @@ def get_config(row="tdmi"):
     config.model.backbone = "tinypose"
     config.model.backbone_weights = "tinypose_256x192.npz"
     config.model.num_keypoints = 15
-    # 2.1 MB of head on 2 cores; the paper's C = 48 and N = (3, 3, 2, 2) are four times it.
+    # 0.7 MB of head, trained in minutes on 2 cores; the paper has C = 48 and
+    # N = (3, 3, 2, 2).
     config.model.channels = 16
     config.model.difference_blocks = (1, 1, 1, 1)
     config.model.aggregate_blocks = 2
@@ -44,7 +45,7 @@ def get_config(row="tdmi"):
     config.optim.schedule = "cosine"
     config.optim.warmup_steps = 30
     config.train.batch_size = 16
-    config.train.num_steps = 350
+    config.train.num_steps = 200
     config.train.log_every_steps = 25
     config.eval.metric = "pck"
     if row == "single_frame":
