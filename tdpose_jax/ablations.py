@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+import jax
 import ml_collections
 
 from tdpose_jax.ablation_table import Row, read_result, write_tables
@@ -297,6 +298,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--keep_going", action="store_true", help="after a failed run")
     options = parser.parse_args(arguments)
+    # Accelerators belong to the runs; here shapes are counted.
+    jax.config.update("jax_platforms", "cpu")
     try:
         if options.table.suffix != ".csv":
             raise ValueError(f"--table={options.table}: must end in .csv")

@@ -13,7 +13,7 @@ from configs import ablations as rows_file
 from tdpose_jax import ablation_table, ablations, setup_run, steps
 from tdpose_jax.ablation_table import Row, RunResult
 from tdpose_jax.model_cost import model_cost
-from tdpose_jax.run_folder import flatten_config
+from tdpose_jax.run_folder import flatten_config, read_metrics
 from tdpose_jax.train_state import init_state
 from tests.models.tiny import PatchBackbone
 from tests.test_configs import batch_shapes, get_config
@@ -332,8 +332,9 @@ def test_two_rows_from_the_command_to_the_table(tmp_path, capsys):
         "--seeds=0",
         f"--output={tmp_path / 'runs'}",
         f"--table={tmp_path / 'table.csv'}",
-        "--set",
-        f"data.root={data}",
+        f"--set=data.root={data}",
+        "--set=train.log_gradient_norms=True",
+        "--set=train.log_every_steps=2",
     ]
     handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -349,3 +350,7 @@ def test_two_rows_from_the_command_to_the_table(tmp_path, capsys):
     assert [line["row"] for line in lines] == ["single_frame", "tdmi"]
     assert all(0 <= float(line["mean"]) <= 100 for line in lines)
     assert float(lines[0]["gflops"]) < float(lines[1]["gflops"])
+    logged = read_metrics(tmp_path / "runs" / "tdmi" / "seed0")
+    logged = [line for line in logged if "loss_model" in line]
+    assert [line["step"] for line in logged] == [2, 3]
+    assert all(line["gradient_norm_mi_lost_keyframe"] >= 0 for line in logged)
