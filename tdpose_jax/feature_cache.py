@@ -12,6 +12,7 @@ A folder holds `train/` and `eval/`, one `.npy` per field of `PoseBatch`, featur
 float16, and `cache.json`, written last, which says what they were computed from.
 """
 
+import dataclasses
 import json
 import logging
 import time
@@ -106,7 +107,7 @@ def write_cache(
 def _write_split(folder: Path, batches, features, count: int) -> None:
     """The first `count` examples of `batches` that are not padding."""
     folder.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.memmap] = {}
     done, began = 0, time.perf_counter()
     for batch in batches:
         keep = np.flatnonzero(batch.example_is_real)[: count - done]
@@ -266,6 +267,7 @@ class CachedEvalIterator:
             rows = self._mine[i * self._size : (i + 1) * self._size]
             if not len(rows):  # a process without people still takes part
                 batch = self._split.batch(np.arange(1), self._size - 1)
-                yield batch.replace(example_is_real=np.zeros(self._size, bool))
+                nobody = np.zeros(self._size, bool)
+                yield dataclasses.replace(batch, example_is_real=nobody)
                 continue
             yield self._split.batch(rows, self._size - len(rows))

@@ -5,7 +5,7 @@ with `eval.share_tolerance` keyframe by keyframe, windows sharing crops.
 """
 
 import collections
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -81,7 +81,7 @@ def predict_keyframes(
     config: ml_collections.ConfigDict,
     backend: Backend,
     skeleton: Skeleton,
-    keyframes: Iterable,
+    keyframes: Any,
     progress: Callable[[int], None] = lambda done: None,
 ) -> PredictionCollector:
     """Runs the network over keyframes in order, windows sharing crops.
@@ -117,7 +117,7 @@ def predict_keyframes(
 
     sequence, sharing = None, None
     for done, keyframe in enumerate(keyframes, start=1):
-        if keyframe.sequence != sequence:
+        if sharing is None or keyframe.sequence != sequence:
             while queue:
                 run(sharing)
             sequence = keyframe.sequence

@@ -1,6 +1,8 @@
 """The two pure step functions. `parallel.py` maps them over devices."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,7 @@ def normalize_frames(frames):
     return (x - IMAGENET_MEAN_RGB) / IMAGENET_STD_RGB
 
 
-def forward(model: TDMI, variables: dict, batch: PoseBatch, **kwargs):
+def forward(model: TDMI, variables: dict, batch: PoseBatch, **kwargs) -> Any:
     """`model.apply` on a batch's frames, or on stage features it brings along."""
     if batch.stage_features is None:
         return model.apply(variables, normalize_frames(batch.frames), **kwargs)
@@ -207,7 +209,8 @@ def make_predict_step(
     def predict_step(variables: dict, batch: PoseBatch) -> dict:
         maps, out = forward(model, variables, batch, train=False)
         if flip_permutation is not None:
-            mirrored_batch = batch.replace(frames=batch.frames[..., ::-1, :])
+            frames = batch.frames[..., ::-1, :]
+            mirrored_batch = dataclasses.replace(batch, frames=frames)
             mirrored, _ = forward(model, variables, mirrored_batch, train=False)
             maps = 0.5 * (maps + hm.flip_heatmaps(mirrored, flip_permutation))
         result = locate_joints(maps, batch.crop_to_image, decoder)

@@ -13,8 +13,6 @@ from tdpose_jax.interop.export_torch import write_onnx
 from tdpose_jax.interop.tdmi_names import to_torch
 from tdpose_jax.shapes import HEATMAP_STRIDE
 
-PARTS = ("whole", "encode", "decode")
-
 
 def save_graph(
     part: str,
