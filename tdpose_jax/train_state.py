@@ -96,9 +96,9 @@ def init_state(
     frozen = {"backbone": params.pop("backbone")} if model.freeze_backbone else {}
     auxiliary_params = {}
     if auxiliary is not None:
-        auxiliary_params = auxiliary.init(auxiliary_key, dummy_intermediates(model))[
-            "params"
-        ]
+        # Lazily, too: run one by one, its operations take a second to compile.
+        shapes = jax.eval_shape(lambda: dummy_intermediates(model))
+        auxiliary_params = auxiliary.lazy_init(auxiliary_key, shapes)["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
