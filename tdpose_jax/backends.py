@@ -8,6 +8,7 @@ which is fast on CPUs with AMX.
 
 import dataclasses
 import importlib.util
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -201,6 +202,9 @@ def _onnxruntime(path: Path) -> Graph:
 
 
 def _openvino(name: str) -> Callable[[Path], Graph]:
+    # Importing OpenVINO reports its use over the network, from a forked process that
+    # JAX's threads may stop dead. Without this package a stub stands in for it.
+    sys.modules.setdefault("openvino_telemetry", None)
     import openvino
 
     core = openvino.Core()
