@@ -106,6 +106,7 @@ def run():
         write_cache,
     )
 
+    tf.get_logger().setLevel("ERROR")  # it would warn that there is no other Keras
     tf.config.set_visible_devices([], "GPU")
     tf.config.set_visible_devices([], "TPU")
     config = FLAGS.config
