@@ -1,0 +1,125 @@
+"""What a run folder and its checkpoints promise, without a run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tdpose_jax import checkpoint, run_folder
+from tdpose_jax.checkpoint import Checkpoints
+from tdpose_jax.run_folder import MetricLog, RunFolderError
+from tdpose_jax.train_state import TrainState
+from tests import tiny_config
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def small_state(step: int, size: int = 3) -> TrainState:
+    empty = dict.fromkeys(("frozen_params", "batch_stats", "auxiliary_params"), {})
+    return TrainState(
+        step=np.int32(step),
+        params={"w": np.random.default_rng(step).random(size, np.float32)},
+        opt_state=(),
+        auxiliary_opt_state=(),
+        **empty,
+    )
+
+
+def test_the_best_stays_whatever_comes_later(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step, score, is_best in (
+        (1, float("nan"), True),
+        (2, 40.0, True),
+        (3, 30.0, False),
+        (4, 40.0, False),
+        (5, 41.0, True),
+    ):
+        checkpoints.save(small_state(step), {"step": step})
+        assert checkpoints.save_if_best(small_state(step), {}, score) is is_best
+    checkpoints.close()
+    assert checkpoint.load_variables(tmp_path, "best")[1] == 5
+    kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
+    assert kept == [4, 5]
+    assert not Checkpoints(tmp_path).save_if_best(small_state(6), {}, 40.5)
+
+
+FULL_DISK = """
+import sys
+from tdpose_jax.checkpoint import CheckpointError, Checkpoints
+from tests.test_run_folder import small_state
+checkpoints = Checkpoints(sys.argv[1])
+checkpoints.save(small_state(1), {})
+checkpoints.wait()
+try:
+    checkpoints.save(small_state(2, 10**6), {})
+    checkpoints.wait()
+except CheckpointError as error:
+    print("told:", error)
+print("kept:", Checkpoints(sys.argv[1]).latest_step)
+"""
+
+
+def test_full_disk_names_it_and_what_is_left(tmp_path):
+    """A disk of 1 MB, made in a mount namespace of its own."""
+    mount = f"mount -t tmpfs -o size=1m tmpfs {tmp_path}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount]).returncode:
+        pytest.skip("may not mount a small disk here")
+    command = f'{mount} && exec {sys.executable} -c "$SCRIPT" {tmp_path}/run'
+    output = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", command],
+        env=os.environ | {"SCRIPT": FULL_DISK, "JAX_PLATFORMS": "cpu"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert "told: cannot write a checkpoint into" in output.stdout, output.stderr
+    assert "No space left on device. Whole checkpoints there: steps [1]" in (
+        output.stdout
+    )
+    assert "Make room, then run the same command again" in output.stdout
+    assert "kept: 1" in output.stdout
+
+
+def test_metric_log_on_a_full_disk(tmp_path):
+    """/dev/full refuses every byte, as a full disk does."""
+    log = MetricLog(tmp_path, True, 0)
+    log._file = open("/dev/full", "a")
+    with pytest.raises(RunFolderError, match=r"metrics.jsonl: No space left on dev"):
+        log.write(1, {"loss": 1.0})
+
+
+def test_metric_log_forgets_steps_that_were_lost(tmp_path):
+    log = MetricLog(tmp_path, True, 0)
+    for step in (1, 2, 3):
+        log.write(step, {"loss": float(step)})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # cut by a kill
+    log = MetricLog(tmp_path, True, 2)
+    log.write(3, {"loss": 9.0})
+    log.close()
+    lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").open()]
+    assert [(m["step"], m["loss"]) for m in lines] == [(1, 1.0), (2, 2.0), (3, 9.0)]
+
+
+def test_processes_with_different_configs(tmp_path, monkeypatch):
+    """As if three processes had been started, the last with another config."""
+
+    def gather(digest):
+        return np.stack([digest, digest, digest + 1])
+
+    monkeypatch.setattr(run_folder.multihost_utils, "process_allgather", gather)
+    with pytest.raises(RunFolderError, match="process 2 was started with another conf"):
+        run_folder.open_run_folder(tmp_path, tiny_config.get_config())
+
+
+def test_folder_that_is_not_shared(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        run_folder.multihost_utils, "process_allgather", lambda x: np.stack([x, 0 * x])
+    )
+    with pytest.raises(RunFolderError, match=r"steps \[7, 0\]: .* on a shared disk"):
+        run_folder.check_shared(tmp_path, 7)
