@@ -31,20 +31,27 @@ Seeds = list[list[ClipErrors]]
 
 
 def load_rows(
-    ground_truth_dir: Path, runs: Path, rows: Sequence[str]
+    ground_truth_dir: Path, runs: Path, rows: Sequence[str], medians: Sequence[int] = ()
 ) -> dict[str, Seeds]:
     """Row -> seeds -> clips.
+
+    Args:
+      medians: adds the first row's predictions, median filtered over so many frames.
 
     Raises:
       FileNotFoundError: if a row has no finished run.
     """
     ground_truth = load_ground_truth(ground_truth_dir)
     found = {}
-    for row in rows:
+    sources = [(row, row, 1) for row in rows]
+    sources += [(f"{rows[0]}, median of {n}", rows[0], n) for n in medians]
+    for name, row, frames in sources:
         folders = sorted((runs / row).glob("seed*/predictions"))
         if not folders:
             raise FileNotFoundError(f"no finished run in {runs / row}/seed*")
-        found[row] = [clip_errors(ground_truth, load_ground_truth(f)) for f in folders]
+        found[name] = [
+            clip_errors(ground_truth, load_ground_truth(f), frames) for f in folders
+        ]
     return found
 
 
@@ -139,10 +146,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", required=True, type=Path)
     parser.add_argument("--rows", required=True, help="the baseline first")
     parser.add_argument("--table", required=True, type=Path, help="<name>.csv to write")
+    parser.add_argument("--medians", default="", help="3,5: filter the first row, too")
     parser.add_argument("--skeleton", default="jhmdb")
     options = parser.parse_args(arguments)
     try:
-        rows = load_rows(options.ground_truth, options.runs, options.rows.split(","))
+        medians = [int(n) for n in filter(None, options.medians.split(","))]
+        names = options.rows.split(",")
+        rows = load_rows(options.ground_truth, options.runs, names, medians)
         table = compare(rows, get_skeleton(options.skeleton))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.ndimage import median_filter
 
 from tdpose_jax.annotations import SequenceLabel
 
@@ -34,9 +35,16 @@ class ClipErrors:
 
 
 def clip_errors(
-    ground_truth: Sequence[SequenceLabel], predictions: Sequence[SequenceLabel]
+    ground_truth: Sequence[SequenceLabel],
+    predictions: Sequence[SequenceLabel],
+    median_frames: int = 1,
 ) -> list[ClipErrors]:
-    """Pairs frames of the same name; clips of one labelled person (JHMDB).
+    """Pairs frames in order; clips of one labelled person (JHMDB).
+
+    Args:
+      median_frames: > 1: each predicted coordinate is first replaced by its median over
+        so many frames. What that gains is what a window of frames can gain by averaging
+        out errors that differ from frame to frame; what it leaves is bias.
 
     Raises:
       ValueError: if a clip has no predictions, or a frame not exactly one person.
@@ -60,7 +68,8 @@ def clip_errors(
             length.append(max(true_frame.persons[0].person_box_xywh[2:]))
         truth, length = np.array(truth), np.array(length)[:, None]
         labeled = truth[..., 2] > 0
-        error = np.linalg.norm(np.array(predicted) - truth[..., :2], axis=-1) / length
+        predicted = median_filter(predicted, (median_frames, 1, 1), mode="nearest")
+        error = np.linalg.norm(predicted - truth[..., :2], axis=-1) / length
         result.append(
             ClipErrors(sequence.name, error, labeled, _speed(truth, labeled) / length)
         )

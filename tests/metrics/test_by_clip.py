@@ -73,6 +73,21 @@ def test_speed_is_the_mean_step_to_labelled_neighbours():
     assert np.isnan(clip.speed[3:, 1]).all()
 
 
+def test_a_median_removes_jumps_and_keeps_bias():
+    xy = np.tile(np.arange(9.0)[:, None, None], (1, 15, 2))
+    jumping, biased = xy.copy(), xy + 10
+    jumping[4] += 50
+    truth = [sequence("a", xy)]
+
+    def percent(predicted, frames):
+        clips = clip_errors(truth, [sequence("a", predicted)], frames)
+        correct, counted = pck_counts(clips, 0.05).sum(0)
+        return correct / counted
+
+    assert [percent(jumping, n) for n in (1, 3)] == [8 / 9, 1]
+    assert [percent(biased, n) for n in (1, 3)] == [0, 0]
+
+
 def test_thirds_split_the_joints_evenly(two_clips):
     truth, predicted, _ = two_clips
     clips = clip_errors(truth, predicted)
