@@ -14,7 +14,7 @@ def get_config() -> ml_collections.ConfigDict:
     """Every field, as for PoseTrack17 with HRNet-W48."""
     config = ml_collections.ConfigDict()
     # One seed decides initial parameters, data order and augmentation. Not determined by
-    # it: floating-point summation order on GPUs (see README, "Determinism").
+    # it: floating-point summation order on GPUs (see docs/faults.md).
     config.seed = 0
 
     data = config.data = ml_collections.ConfigDict()
