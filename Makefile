@@ -13,7 +13,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(PY),$(PIP))
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test test-slow stress pod-sim bench ablations ablations-quick lint notebooks docs readme-check clean
+.PHONY: help demo test test-slow stress pod-sim bench ablations ablations-quick jhmdb-tinypose lint notebooks docs readme-check clean
 
 help:
 	@echo "make demo   install, build the embedded data, train, evaluate, show two tables"
@@ -23,6 +23,7 @@ help:
 	@echo "make readme-check  run every command of README.md and CONTRIBUTING.md"
 	@echo "make pod-sim [PROCESSES=4]  train the demo in several processes on this machine"
 	@echo "make ablations-quick  the method's parts, 18 runs, half an hour; make ablations: overnight"
+	@echo "make jhmdb-tinypose JHMDB=DIR TINYPOSE=FILE  does TDMI help on real video?"
 	@echo "make bench  all benchmarks beside their peers; half an hour on a quiet machine"
 	@echo "make stress  kill and resume a run 40 times; make test-slow  the long tests"
 	@echo "make clean  remove what the demo made (runs/demo, data/demo)"
@@ -89,6 +90,31 @@ ablations: runs/demo/backbone/results.json data/demo_delta3/manifest.json
 	@$(ABLATE) --output=runs/ablations --table=results/ablations_demo.csv --keep_going \
 		--rows=$(LADDER),$(ALTERNATIVES) \
 		--set train.num_steps=1000
+
+# TDMI on a real backbone and real video; JHMDB is the official folder, TINYPOSE the
+# weights. Backbone features once (17 GB in data/jhmdb_features), 15 runs, two tables.
+JHMDB ?= JHMDB
+TINYPOSE ?= tinypose_256x192.npz
+REAL_ROWS := single_frame,tde,tde_rdm,tdmi,tdmi_st
+
+data/jhmdb/manifest.json: | $(VENV)/.run
+	@$(PY) -m data_pipelines.build --dataset=jhmdb --source=$(JHMDB) --output=data/jhmdb
+
+data/jhmdb_features/cache.json: | data/jhmdb/manifest.json
+	@$(PY) main.py --mode=cache --config=configs/jhmdb_tinypose.py:tdmi \
+		--workdir=runs/jhmdb_tinypose/cache \
+		--config.model.backbone_weights=$(TINYPOSE) \
+		--config.data.feature_cache=data/jhmdb_features
+
+jhmdb-tinypose: data/jhmdb_features/cache.json
+	@$(PY) -m tdpose_jax.ablations --config=configs/jhmdb_tinypose.py \
+		--rows=single_frame,tde@single_frame,tde_rdm@single_frame,tdmi@single_frame,tdmi_st@single_frame \
+		--seeds=0,1,2 --output=runs/jhmdb_tinypose --table=results/jhmdb_tinypose.csv \
+		--metric=PCK@0.05.total --set data.feature_cache=data/jhmdb_features \
+		--set model.backbone_weights=$(TINYPOSE) --set eval.num_pictures=0
+	@$(PY) -m tdpose_jax.compare_clips --ground_truth=data/jhmdb/ground_truth/val \
+		--runs=runs/jhmdb_tinypose --rows=$(REAL_ROWS) --medians=3,5 \
+		--table=results/jhmdb_tinypose_clips.csv
 
 bench: $(VENV)/.test data/demo/manifest.json
 	@$(PY) -m benchmarks
