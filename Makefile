@@ -26,7 +26,7 @@ help:
 	@echo "make jhmdb-tinypose JHMDB=DIR TINYPOSE=FILE  does TDMI help on real video?"
 	@echo "make bench  all benchmarks beside their peers; half an hour on a quiet machine"
 	@echo "make stress  kill and resume a run 40 times; make test-slow  the long tests"
-	@echo "make clean  remove what the demo made (runs/demo, data/demo)"
+	@echo "make clean  remove what demo, notebooks and docs made"
 
 $(PY):
 	@echo "creating $(VENV)"
@@ -150,4 +150,4 @@ readme-check: $(VENV)/.test
 	@$(PY) -m tests.documents README.md CONTRIBUTING.md
 
 clean:
-	rm -rf runs/demo data/demo
+	rm -rf runs/demo data/demo runs/notebook data/notebook docs/api
