@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tdpose_jax import checkpoint, run_folder
-from tdpose_jax.checkpoint import Checkpoints
+from tdpose_jax.checkpoint import CheckpointError, Checkpoints
 from tdpose_jax.run_folder import MetricLog, RunFolderError
 from tdpose_jax.train_state import TrainState
 from tests import tiny_config
@@ -45,6 +45,26 @@ def test_the_best_stays_whatever_comes_later(tmp_path):
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
     assert kept == [4, 5]
     assert not Checkpoints(tmp_path).save_if_best(small_state(6), {}, 40.5)
+
+
+@pytest.mark.parametrize(
+    "params,message",
+    [
+        ({"w": np.zeros(4, np.float32)}, r"tensor w has shape \(3,\).*needs \(4,\)"),
+        ({"w": np.zeros(3), "v": np.zeros(1)}, "tensor v is missing"),
+        ({"v": np.zeros(3)}, "tensor v is missing"),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused(params, message, tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(small_state(7), {})
+    checkpoints.wait()
+    with pytest.raises(
+        CheckpointError, match=f"checkpoints/7 does not fit this config's.*{message}"
+    ) as error:
+        checkpoints.restore(small_state(7).replace(params=params))
+    assert "Use another --workdir, or the config that made it" in str(error.value)
+    checkpoints.close()
 
 
 FULL_DISK = """
