@@ -276,6 +276,9 @@ def main(argv: Sequence[str]) -> int:
             beam_arguments=tuple(rest) if arguments.beam else None,
             **{k: v for k, v in vars(arguments).items() if k in fields},
         )
+        # tfds's lazy imports replace `__import__` while they last, and the bar's thread,
+        # which imports as it draws, stumbles over that: have them behind us.
+        tfds_metadata.make_features(num_keypoints=1, window_delta=0)
         with progress_bar() as progress:
             if options.dataset == "synthetic":
                 progress("rendering", 0, 1)
