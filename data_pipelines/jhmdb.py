@@ -11,6 +11,7 @@ image, enlarged 1.3 times (PoseTrack18's rule), since the puppet mask is not nee
 anything else.
 """
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -38,6 +39,9 @@ SPLIT_OF_MARK = {"1": "train", "2": "val"}
 def read_jhmdb(source: Path, split_index: int = 1) -> dict[str, list[VideoSource]]:
     """All clips, by split: `train`, and `val` = the official test clips.
 
+    A folder of test clips alone has no `train`, and the other way round. Listed clips
+    of which nothing is there are left out, and noted.
+
     Raises:
       AnnotationError: naming file, field and remedy.
     """
@@ -45,14 +49,37 @@ def read_jhmdb(source: Path, split_index: int = 1) -> dict[str, list[VideoSource
     if not lists:
         raise missing_source(source, f"jhmdb (split {split_index})", LAYOUT)
     splits: dict[str, list[VideoSource]] = {"train": [], "val": []}
+    absent: list[tuple[str, str]] = []
     for path in lists:
         action = path.name.removesuffix(f"_test_split{split_index}.txt")
         for clip, mark in read_split_list(path):
-            if mark in SPLIT_OF_MARK:  # 0: not used in this split
+            if mark not in SPLIT_OF_MARK:  # 0: not used in this split
+                continue
+            if any(place.exists() for place in _places(source, action, clip)):
                 splits[SPLIT_OF_MARK[mark]].append(_read_clip(source, action, clip))
+            else:  # the official lists name all clips, whichever were copied
+                absent.append((f"splits/{path.name}", f"clip {clip!r} is not there"))
+    splits = {split: videos for split, videos in splits.items() if videos}
+    if not splits:
+        raise AnnotationError(
+            f"{source / 'splits'}: no clip that is there is marked 1 (train) or 2 "
+            f"(test); {len(absent)} clips are listed but have neither video, frames "
+            "nor joint_positions"
+        )
     for split, videos in splits.items():
         check_split(videos, split, source / "splits")
+    first = next(iter(splits.values()))
+    first[0] = dataclasses.replace(first[0], notes=tuple(absent))
     return splits
+
+
+def _places(source: Path, action: str, clip: str) -> tuple[Path, Path, Path]:
+    """Labels, frames, video."""
+    return (
+        source / "joint_positions" / action / clip / "joint_positions.mat",
+        source / "Rename_Images" / action / clip,
+        source / "ReCompress_Videos" / action / f"{clip}.avi",
+    )
 
 
 def read_split_list(path: Path) -> list[tuple[str, str]]:
@@ -126,12 +153,8 @@ def label_person(
 
 
 def _read_clip(source: Path, action: str, clip: str) -> VideoSource:
-    joints = load_joint_positions(
-        source / "joint_positions" / action / clip / "joint_positions.mat"
-    )
-    folder = source / "Rename_Images" / action / clip
-    video = source / "ReCompress_Videos" / action / f"{clip}.avi"
-    notes: tuple[tuple[str, str], ...] = ()
+    labels, folder, video = _places(source, action, clip)
+    joints = load_joint_positions(labels)
     images = list_images(folder)
     if images:
         size_hw = image_size_hw(folder / images[0])
@@ -156,5 +179,4 @@ def _read_clip(source: Path, action: str, clip: str) -> VideoSource:
         label=SequenceLabel(name=clip, skeleton=JHMDB.name, frames=frames),
         frame_paths=tuple(paths),
         video=None if images else video,
-        notes=notes,
     )

@@ -93,7 +93,23 @@ def test_jhmdb_errors(tmp_path):
     with pytest.raises(AnnotationError, match="line 1 is 'clip_0_wave.avi one'"):
         read_jhmdb(root)
     (root / "splits/wave_test_split1.txt").write_text("clip_0_wave.avi 0\n")
-    with pytest.raises(AnnotationError, match="split 'train' is empty"):
+    with pytest.raises(AnnotationError, match="no clip that is there is marked 1"):
+        read_jhmdb(root)
+
+
+def test_a_part_of_jhmdb_is_enough(tmp_path):
+    """The official lists name every clip; a folder may hold some, or test clips only."""
+    root = small_sets.make_jhmdb(tmp_path)
+    path = root / "splits/wave_test_split1.txt"
+    path.write_text(path.read_text() + "never_copied_wave.avi 2\n")
+    note = ("splits/wave_test_split1.txt", "clip 'never_copied_wave' is not there")
+    splits = read_jhmdb(root)
+    assert {s: len(v) for s, v in splits.items()} == {"train": 2, "val": 1}
+    assert [n for v in splits["train"] + splits["val"] for n in v.notes] == [note]
+    path.write_text("".join(x for x in path.open() if x.endswith("2\n")))
+    assert list(read_jhmdb(root)) == ["val"]
+    path.write_text("never_copied_wave.avi 2\n")
+    with pytest.raises(AnnotationError, match="; 1 clips are listed but have neither"):
         read_jhmdb(root)
 
 
