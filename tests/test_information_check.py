@@ -80,25 +80,40 @@ def test_leading_components_by_hand():
     np.testing.assert_allclose(np.abs(parts[:, 0]), np.abs(expected), atol=1e-9)
 
 
-def test_cross_fitted_vclub_is_an_upper_bound_on_people_q_has_not_seen():
-    """Near the bound of an exact q, d rho^2 / (1 - rho^2), from 500 samples."""
-    bounds = []
+def test_bounds_on_people_q_has_not_seen():
+    """InfoNCE from below; vCLUB from above, within 30 % of the bound of an exact q."""
+    lower, upper = [], []
     for rho in (0.0, 0.6, 0.9):
-        bounds.append(check.cross_fitted_vclub(*correlated(rho, 500, 3)))
-        exact = 3 * rho**2 / (1 - rho**2)
-        assert bounds[-1] == pytest.approx(exact, rel=0.3, abs=0.15)
-        assert bounds[-1] >= gaussian_mutual_information(rho, 3) - 0.05
-    assert bounds == sorted(bounds)
+        bounds = check.cross_fitted_bounds(*correlated(rho, 500, 3))
+        lower.append(bounds["infonce"])
+        upper.append(bounds["vclub"])
+        truth, exact = gaussian_mutual_information(rho, 3), 3 * rho**2 / (1 - rho**2)
+        assert upper[-1] == pytest.approx(exact, rel=0.3, abs=0.15)
+        assert lower[-1] - 0.05 <= truth <= upper[-1] + 0.05
+        assert lower[-1] > 0.9 * truth - 0.4
+    assert lower == sorted(lower) and upper == sorted(upper)
 
 
-def test_both_estimates_fall_when_what_is_shared_is_taken_out():
+def test_infonce_by_hand():
+    """Two samples that q tells apart completely: log 2; a q that knows nothing: 0."""
+    z = jnp.array([[-9.0], [9.0]])
+    flat = jnp.zeros((2, 1))
+    assert float(check.infonce(z, flat, z)) == pytest.approx(np.log(2))
+    assert float(check.infonce(flat, flat, z)) == pytest.approx(0, abs=1e-5)
+    # One standard deviation apart: a likelihood ratio of exp(1/2), both ways.
+    mean = jnp.array([[0.0], [1.0]])
+    expected = np.log(2) - np.log(1 + np.exp(-0.5))
+    assert float(check.infonce(mean, flat, mean)) == pytest.approx(expected)
+
+
+def test_all_estimates_fall_when_what_is_shared_is_taken_out():
     rng = np.random.default_rng(0)
     shared, own_useful, own_noisy = rng.standard_normal((3, 400, 8))
     useful = shared + own_useful
     before = check.check_information(useful, shared + 0.5 * own_noisy)
     after = check.check_information(useful, 0.2 * shared + own_noisy)
     assert before["components"] == 3 and before["num_samples"] == 400
-    for name in ("ksg", "vclub"):
+    for name in ("ksg", "infonce", "vclub"):
         assert after[name] < 0.5 * before[name], name
     assert before["ksg"] > before["ksg_unrelated"] + 3 * before["ksg_unrelated_std"]
 
@@ -152,7 +167,7 @@ def test_sharing_nothing_is_had_by_shutting_noisy_gates():
         gates, features = parts(one, motion[2000:])
         found[name] = check.check_information(*map(np.asarray, features))
     assert found["before"]["ksg"] > 3.0
-    for name in ("ksg", "vclub"):
+    for name in ("ksg", "infonce", "vclub"):
         assert found["after"][name] < 0.4 * found["before"][name], found
     shut = np.asarray(gates[1].mean(0)) < 0.05
     assert shut.mean() > 0.5, gates[1].mean(0)

@@ -1,0 +1,139 @@
+"""Whom does motion help? Accuracy by what the keyframe alone shows, on embedded data.
+
+    python -m tdpose_jax.metrics.hidden_joints runs/ablations/{single_frame,tdmi}/seed0 \\
+        --labels=data/demo/source/annotations/val --table=results/hidden_joints_demo.csv
+
+The generator of the embedded data says which joints something covers in the middle of
+the exposure, and which frames are spoilt (flash, defocus, darkness, a jolt). Labels of
+other origin do not say it. A line has PCKh@0.5 in percent over the joints of each kind:
+`clean`, `occluded` in a frame that is not spoilt, `spoilt`.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tdpose_jax.annotation_types import PersonLabel
+from tdpose_jax.annotations import load_annotations
+from tdpose_jax.metrics import pck
+from tdpose_jax.skeleton import POSETRACK
+
+KINDS = ("clean", "occluded", "spoilt")
+THRESHOLD = 0.5  # of the head's size
+
+
+def joint_kinds(path: Path) -> list[list[np.ndarray]]:
+    """[frame][person] -> [K] index into `KINDS`, from a generated label file.
+
+    Raises:
+      ValueError: if the file does not have the generator's extra keys.
+    """
+    content = json.loads(path.read_text())
+    occluded = defaultdict(list)
+    try:
+        for person in content["annotations"]:
+            occluded[person["image_id"]].append(np.array(person["occluded"], int))
+        return [
+            [
+                np.full_like(o, 2) if image["spoilt"] else o
+                for o in occluded[image["id"]]
+            ]
+            for image in content["images"]
+        ]
+    except KeyError as error:
+        raise ValueError(
+            f"{path}: has no {error}; only labels that `data_pipelines.synthetic` wrote "
+            "say what is hidden (SOURCE/annotations/SPLIT of such a data set)"
+        ) from error
+
+
+def nearest(person: PersonLabel, guesses: Sequence[PersonLabel]) -> PersonLabel:
+    """The guess whose joints are nearest on average, over the labelled ones."""
+    is_labelled = person.keypoints_xyv[:, 2] > 0
+
+    def distance(guess):
+        offset = (guess.keypoints_xyv - person.keypoints_xyv)[is_labelled, :2]
+        return np.linalg.norm(offset, axis=-1).mean()
+
+    return min(guesses, key=distance)
+
+
+def score_by_kind(labels: Path, predictions: Path) -> dict[str, float]:
+    """PCKh@0.5 in percent and the number of joints, for each of `KINDS`.
+
+    Frames without predictions do not count.
+
+    Raises:
+      ValueError: if a file of either folder is missing or does not fit the other's.
+    """
+    sums = {kind: None for kind in KINDS}
+    paths = sorted(labels.glob("*.json"))
+    if not paths:
+        raise ValueError(f"--labels={labels}: no label files there")
+    for path in paths:
+        guess_path = predictions / path.name
+        if not guess_path.is_file():
+            raise ValueError(f"{guess_path}: missing; has this run been evaluated?")
+        truth = load_annotations(path)
+        guess = load_annotations(guess_path, joint_ids="posetrack")
+        for kinds, frame, guessed in zip(
+            joint_kinds(path), truth.frames, guess.frames, strict=True
+        ):
+            found = [p for p in guessed.persons if p.keypoints_xyv[:, 2].sum() > 1]
+            if not found:
+                continue
+            for kind_of_joint, person in zip(kinds, frame.persons, strict=True):
+                is_labelled = person.keypoints_xyv[:, 2] > 0
+                is_labelled[list(POSETRACK.unannotated)] = False
+                for index, kind in enumerate(KINDS):
+                    part = pck.pck_sums(
+                        nearest(person, found).keypoints_xyv[None, :, :2],
+                        person.keypoints_xyv[None, :, :2],
+                        (is_labelled & (kind_of_joint == index))[None],
+                        pck.head_reference(person.head_box_xyxy[None]),
+                        (THRESHOLD,),
+                    )
+                    sums[kind] = part if sums[kind] is None else sums[kind] + part
+    result = {}
+    for kind, total in sums.items():
+        result[kind] = total.result(POSETRACK, THRESHOLD)["total"]
+        result[f"joints_{kind}"] = int(total.labeled.sum())
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tdpose_jax.metrics.hidden_joints",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="evaluated run folders")
+    parser.add_argument("--labels", required=True, type=Path, help="generated labels")
+    parser.add_argument("--table", type=Path, help="<name>.csv, a line per run")
+    flags = parser.parse_args(arguments)
+    lines = []
+    try:
+        for run in flags.runs:
+            scores = score_by_kind(flags.labels, run / "predictions")
+            lines.append({"run": str(run), "metric": "PCKh@0.5"} | scores)
+            shown = (f"{kind} {scores[kind]:.2f}" for kind in KINDS)
+            print(f"{run}: {', '.join(shown)}", flush=True)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    if flags.table:
+        flags.table.parent.mkdir(parents=True, exist_ok=True)
+        with flags.table.open("w", newline="") as file:
+            writer = csv.DictWriter(file, lines[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(lines)
+
+
+if __name__ == "__main__":
+    main()
