@@ -1,10 +1,10 @@
 """How much useful and noisy motion share, by estimators other than the trained one.
 
 KSG, which fits nothing, and two bounds with a q fitted here, whatever the run was
-trained with: InfoNCE from below, vCLUB from above. All see the same few leading
-components of the pooled features; see `nearest_neighbour_information` for why. Where one
-feature nearly determines the other, vCLUB is in the hundreds and says no more than that;
-a claim that training lowered I(M_u; M_n) rests on KSG and InfoNCE.
+trained with: InfoNCE from below, vCLUB from above. All see the ranks of the same few
+leading components of the pooled features; see `nearest_neighbour_information` for why.
+Where one feature nearly determines the other, vCLUB is in the hundreds and says no more
+than that; a claim that training lowered I(M_u; M_n) rests on KSG and InfoNCE.
 """
 
 import functools
@@ -101,6 +101,7 @@ def check_information(
     """
     x, share_x = neighbours.leading_components(useful, COMPONENTS)
     z, share_z = neighbours.leading_components(noisy, COMPONENTS)
+    x, z = neighbours.normal_scores(x), neighbours.normal_scores(z)
     unrelated, spread = neighbours.ksg_of_shifted(x, z)
     return {
         "ksg": neighbours.ksg(x, z),

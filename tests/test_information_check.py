@@ -80,6 +80,23 @@ def test_leading_components_by_hand():
     np.testing.assert_allclose(np.abs(parts[:, 0]), np.abs(expected), atol=1e-9)
 
 
+def test_normal_scores_by_hand():
+    """Ranks 2, 1, 3 of 3: quantiles 1/2, 1/4, 3/4, however far out the largest is."""
+    scores = neighbours.normal_scores(np.array([[2.0], [1.0], [1e6]]))
+    np.testing.assert_allclose(scores[:, 0], [0.0, -0.67449, 0.67449], atol=1e-5)
+
+
+def test_one_outlier_does_not_decide_an_estimate():
+    rng = np.random.default_rng(0)
+    shared, own = rng.standard_normal((2, 400, 4))
+    useful, noisy = shared.copy(), shared + own
+    before = check.check_information(useful, noisy)
+    useful[7] *= 50
+    after = check.check_information(useful, noisy)
+    for name in ("ksg", "infonce"):
+        assert after[name] == pytest.approx(before[name], abs=0.3), name
+
+
 def test_bounds_on_people_q_has_not_seen():
     """InfoNCE from below; vCLUB from above, within 30 % of the bound of an exact q."""
     lower, upper = [], []
