@@ -19,6 +19,7 @@ from tdpose_jax import mutual_information as mi
 from tdpose_jax import nearest_neighbour_information as neighbours
 
 COMPONENTS = 3
+TEMPERATURES = (1.0, 4.0, 16.0, 64.0)
 
 
 @functools.partial(jax.jit, static_argnames=("hidden", "steps", "learning_rate"))
@@ -51,12 +52,18 @@ def infonce(
 
     A lower bound of I(x; z) whatever q is, and never above log N: how well each z tells
     its x among all N. (The other way round, telling z from x, would need log q(z | x) -
-    log p(z) as its critic, and p(z) is not known.)
+    log p(z) as its critic, and p(z) is not known.) A q that is too sure of itself off
+    its own samples makes the bound useless, so the best of a few temperatures counts.
     """
     # [N, N]: row i, every z under q( . | x_i).
     scores = jax.vmap(lambda m, v: mi.log_likelihood(m, v, z))(mean, log_variance)
-    own = jnp.diagonal(scores)
-    return (own - jax.nn.logsumexp(scores, axis=0)).mean() + jnp.log(len(z))
+
+    def bound(temperature):
+        critic = scores / temperature
+        told = jnp.diagonal(critic) - jax.nn.logsumexp(critic, axis=0)
+        return told.mean() + jnp.log(len(z))
+
+    return jnp.max(jnp.stack([bound(t) for t in TEMPERATURES]))
 
 
 def cross_fitted_bounds(
