@@ -34,9 +34,16 @@ def keep(x):
     processor time instead of 389. A call that is not inlined ends a fusion;
     `optimization_barrier` is gone by then.
     """
-    if jax.default_backend() != "cpu":
-        return x
+    return x if jax.default_backend() != "cpu" else _kept(x)
+
+
+# Differentiated by hand: the call's own rules fail inside `jax.checkpoint`.
+@jax.custom_vjp
+def _kept(x):
     return xla_metadata_call(lambda x: x + 0, inlineable="false")(x)
+
+
+_kept.defvjp(lambda x: (_kept(x), None), lambda _, gradient: (_kept(gradient),))
 
 
 def _xla_conv(x, kernel, stride, dilation):
