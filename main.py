@@ -56,8 +56,9 @@ def main(argv):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     # nor import Keras, and with it pandas and matplotlib: 0.8 s for nothing.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    # Nobody has to install what it then misses.
     logging.getLogger("tensorflow").addFilter(
-        lambda record: "tf_keras" not in str(record.msg)  # which nobody needs to install
+        lambda record: "tf_keras" not in str(record.msg)
     )
 
     import jax
