@@ -102,6 +102,10 @@ def score_by_kind(labels: Path, predictions: Path) -> dict[str, float]:
                     sums[kind] = part if sums[kind] is None else sums[kind] + part
     result = {}
     for kind, total in sums.items():
+        if total is None:
+            raise ValueError(
+                f"{predictions}: nobody is predicted in any labelled frame"
+            )
         result[kind] = total.result(POSETRACK, THRESHOLD)["total"]
         result[f"joints_{kind}"] = int(total.labeled.sum())
     return result
