@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tdpose_jax.models import initializers as init
+from tdpose_jax.models.channel_sums import channel_sums, scale_and_shift
 from tdpose_jax.models.convolution import conv2d, keep
 
 # PyTorch's momentum 0.1 is Flax's 0.9; epsilon is the same in both.
@@ -72,8 +73,8 @@ class BatchNorm(nn.Module):
             use_mean, use_var = mean.value, var.value
         else:
             x32 = x.astype(jnp.float32)
-            axes = tuple(range(x.ndim - 1))
-            moments = jnp.stack([x32.mean(axes), jnp.square(x32).mean(axes)])
+            sums = jnp.stack([channel_sums(x32), channel_sums(jnp.square(x32))])
+            moments = sums / (x.size // channels)
             if self.axis_name is not None and not self.is_initializing():
                 moments = jax.lax.pmean(moments, self.axis_name)
             use_mean = moments[0]
@@ -85,7 +86,7 @@ class BatchNorm(nn.Module):
         gain = scale * jax.lax.rsqrt(use_var + BATCH_NORM_EPSILON)
         # One multiply-add per value, in the compute type.
         shift = bias - use_mean * gain
-        return x * gain.astype(self.dtype) + shift.astype(self.dtype)
+        return scale_and_shift(x.astype(self.dtype), gain, shift)
 
 
 class ConvNormRelu(nn.Module):
