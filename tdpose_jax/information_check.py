@@ -91,11 +91,6 @@ def cross_fitted_bounds(
     )
 
 
-def cross_fitted_vclub(x: Float[np.ndarray, "N D"], z: Float[np.ndarray, "N E"]):
-    """The upper one of `cross_fitted_bounds`."""
-    return cross_fitted_bounds(x, z)["vclub"]
-
-
 def check_information(
     useful: Float[np.ndarray, "N C"], noisy: Float[np.ndarray, "N C"]
 ) -> dict[str, float]:
