@@ -27,7 +27,7 @@ from tdpose_jax.metrics.pck import JHMDB_THRESHOLDS
 from tdpose_jax.predictions import load_ground_truth
 from tdpose_jax.skeleton import Skeleton, get_skeleton
 
-Seeds = list[list[ClipErrors]]
+Seeds = dict[str, list[ClipErrors]]
 
 
 def load_rows(
@@ -49,35 +49,47 @@ def load_rows(
         folders = sorted((runs / row).glob("seed*/predictions"))
         if not folders:
             raise FileNotFoundError(f"no finished run in {runs / row}/seed*")
-        found[name] = [
-            clip_errors(ground_truth, load_ground_truth(f), frames) for f in folders
-        ]
+        found[name] = {
+            f.parent.name: clip_errors(ground_truth, load_ground_truth(f), frames)
+            for f in folders
+        }
     return found
 
 
 def compare(rows: dict[str, Seeds], skeleton: Skeleton) -> list[dict]:
     """One dict per row and part: all joints, thirds by speed, single joints.
 
-    Keys: row, part, threshold, n (seeds), mean and std over seeds, difference to the
-    first row with the bootstrap interval over clips, and the least and greatest
-    difference of a seed.
+    Keys: row, part, metric, n (seeds), mean and std over seeds; over the seeds shared
+    with the first row: difference to it with the bootstrap interval over clips, and the
+    least and greatest difference of a seed.
     """
     baseline = next(iter(rows.values()))
     parts = [("all", t, {}) for t in JHMDB_THRESHOLDS]
     finest = min(JHMDB_THRESHOLDS)
     parts += [
         (f"{name} joints", finest, {"speed_range": limits})
-        for name, limits in speed_thirds(baseline[0])
+        for name, limits in speed_thirds(next(iter(baseline.values())))
     ]
     parts += [(skeleton.joints[j], finest, {"joint": j}) for j in skeleton.evaluated]
     table = []
     for part, threshold, choice in parts:
-        base = [_counts(clips, threshold, **choice) for clips in baseline]
+        base = {
+            seed: _counts(clips, threshold, **choice)
+            for seed, clips in baseline.items()
+        }
         for row, seeds in rows.items():
-            counts = [_counts(clips, threshold, **choice) for clips in seeds]
-            percents = [_percent(c) for c in counts]
-            difference, low, high = bootstrap_difference(base, counts)
-            paired = [p - _percent(b) for p, b in zip(percents, base, strict=False)]
+            counts = {
+                seed: _counts(clips, threshold, **choice)
+                for seed, clips in seeds.items()
+            }
+            percents = [_percent(c) for c in counts.values()]
+            shared = sorted(counts.keys() & base.keys())
+            if not shared:
+                raise ValueError(f"row {row} shares no seed with the first row")
+            difference, low, high = bootstrap_difference(
+                [base[seed] for seed in shared], [counts[seed] for seed in shared]
+            )
+            paired = [_percent(counts[seed]) - _percent(base[seed]) for seed in shared]
             table.append(
                 {
                     "row": row,
