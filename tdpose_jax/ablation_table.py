@@ -57,21 +57,27 @@ class Row:
     gflops: float
 
 
-def read_result(folder: Path, row: str, seed: int, metric: str) -> RunResult:
+def read_result(
+    folder: Path, row: str, seed: int, metric: str, file: str = "results.json"
+) -> RunResult:
     """Reads a finished run's folder.
 
     Args:
-      metric: a path in results.json, joined by dots: `AP.total`, `PCK@0.05.total`.
+      metric: a path in `file`, joined by dots: `AP.total`, `PCK@0.05.total`.
+      file: a JSON file of the run folder.
 
     Raises:
-      ValueError: if results.json has no such number; lists those it has.
+      ValueError: if there is no such file, or no such number in it; lists those it has.
     """
-    results = json.loads((folder / "results.json").read_text())
-    numbers = dict(_numbers(results))
+    path = folder / file
+    if not path.is_file():
+        raise ValueError(f"--results={file}: {path} does not exist")
+    numbers = dict(_numbers(json.loads(path.read_text())))
     if metric not in numbers:
+        totals = [name for name in numbers if name.endswith("total")]
         raise ValueError(
-            f"--metric={metric}: {folder / 'results.json'} has no such number; "
-            f"choose one of {', '.join(n for n in numbers if n.endswith('total'))}"
+            f"--metric={metric}: {path} has no such number; choose one of "
+            + ", ".join(totals or numbers)
         )
     table = metric.removesuffix(metric.rsplit(".", 1)[-1])
     siblings = {
@@ -85,7 +91,7 @@ def read_result(folder: Path, row: str, seed: int, metric: str) -> RunResult:
         seed=seed,
         value=numbers[metric],
         others=siblings,
-        steps=results["step"],
+        steps=json.loads((folder / "results.json").read_text())["step"],
         commit=commit,
         device=device,
     )

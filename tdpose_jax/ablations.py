@@ -294,7 +294,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--output", required=True, type=Path, help="for run folders")
     parser.add_argument("--table", required=True, type=Path, help="<name>.csv to write")
-    parser.add_argument("--metric", default="AP.total", help="number in results.json")
+    parser.add_argument("--metric", default="AP.total", help="number in it")
+    parser.add_argument("--results", default="results.json", help="file of each run")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--keep_going", action="store_true", help="after a failed run")
     options = parser.parse_args(arguments)
@@ -323,7 +324,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(number, runner.stop)
         code = train_all(runs, runner, options.keep_going, _say)
         results = [
-            read_result(run.folder, run.row, run.seed, options.metric)
+            read_result(run.folder, run.row, run.seed, options.metric, options.results)
             for run in runs
             if run.is_finished()
         ]

@@ -314,6 +314,12 @@ def test_numbers_are_found_by_their_path(tmp_path):
     assert (read.commit, read.device) == ("1f2e-dirty", "8 x TPU v4 (x86_64, 96 cores)")
     with pytest.raises(ValueError, match="AP.total.* choose one of PCK@0.05.total"):
         ablation_table.read_result(tmp_path, "tdmi", 3, "AP.total")
+    (tmp_path / "other.json").write_text('{"PCKh@0.5": {"spoilt": 66.0}}')
+    place = (tmp_path, "tdmi", 3, "PCKh@0.5.spoilt")
+    read = ablation_table.read_result(*place, "other.json")
+    assert (read.value, read.steps) == (66.0, 9)
+    with pytest.raises(ValueError, match="--results=none.json: .* does not exist"):
+        ablation_table.read_result(*place, "none.json")
 
 
 # --- All of it ----------------------------------------------------------------------

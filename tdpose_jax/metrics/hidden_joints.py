@@ -1,16 +1,16 @@
 """Whom does motion help? Accuracy by what the keyframe alone shows, on embedded data.
 
     python -m tdpose_jax.metrics.hidden_joints runs/ablations/{single_frame,tdmi}/seed0 \\
-        --labels=data/demo/source/annotations/val --table=results/hidden_joints_demo.csv
+        --labels=data/demo/source/annotations/val
 
 The generator of the embedded data says which joints something covers in the middle of
 the exposure, and which frames are spoilt (flash, defocus, darkness, a jolt). Labels of
-other origin do not say it. A line has PCKh@0.5 in percent over the joints of each kind:
-`clean`, `occluded` in a frame that is not spoilt, `spoilt`.
+other origin do not say it. Prints, and writes into RUN/hidden_joints.json, PCKh@0.5 in
+percent over the joints of each kind: `clean`, `occluded` in a frame that is not spoilt,
+`spoilt`. `tdpose_jax.ablations --results=hidden_joints.json` makes a table of it.
 """
 
 import argparse
-import csv
 import json
 import sys
 from collections import defaultdict
@@ -64,13 +64,16 @@ def nearest(person: PersonLabel, guesses: Sequence[PersonLabel]) -> PersonLabel:
     return min(guesses, key=distance)
 
 
-def score_by_kind(labels: Path, predictions: Path) -> dict[str, float]:
+def score_by_kind(
+    labels: Path, predictions: Path
+) -> tuple[dict[str, float], dict[str, int]]:
     """PCKh@0.5 in percent and the number of joints, for each of `KINDS`.
 
     Frames without predictions do not count.
 
     Raises:
-      ValueError: if a file of either folder is missing or does not fit the other's.
+      ValueError: if a file of either folder is missing or does not fit the other's, or
+        if there is no joint of some kind.
     """
     sums = {kind: None for kind in KINDS}
     paths = sorted(labels.glob("*.json"))
@@ -100,15 +103,10 @@ def score_by_kind(labels: Path, predictions: Path) -> dict[str, float]:
                         (THRESHOLD,),
                     )
                     sums[kind] = part if sums[kind] is None else sums[kind] + part
-    result = {}
-    for kind, total in sums.items():
-        if total is None:
-            raise ValueError(
-                f"{predictions}: nobody is predicted in any labelled frame"
-            )
-        result[kind] = total.result(POSETRACK, THRESHOLD)["total"]
-        result[f"joints_{kind}"] = int(total.labeled.sum())
-    return result
+    if any(total is None or not total.labeled.any() for total in sums.values()):
+        raise ValueError(f"{predictions}: no person was found, or no joint is hidden")
+    scores = {k: s.result(POSETRACK, THRESHOLD)["total"] for k, s in sums.items()}
+    return scores, {kind: int(s.labeled.sum()) for kind, s in sums.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -120,23 +118,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("runs", nargs="+", type=Path, help="evaluated run folders")
     parser.add_argument("--labels", required=True, type=Path, help="generated labels")
-    parser.add_argument("--table", type=Path, help="<name>.csv, a line per run")
     flags = parser.parse_args(arguments)
-    lines = []
     try:
         for run in flags.runs:
-            scores = score_by_kind(flags.labels, run / "predictions")
-            lines.append({"run": str(run), "metric": "PCKh@0.5"} | scores)
+            scores, counts = score_by_kind(flags.labels, run / "predictions")
+            content = {f"PCKh@{THRESHOLD}": scores, "num_joints": counts}
+            text = json.dumps(content, indent=1) + "\n"
+            (run / "hidden_joints.json").write_text(text)
             shown = (f"{kind} {scores[kind]:.2f}" for kind in KINDS)
             print(f"{run}: {', '.join(shown)}", flush=True)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    if flags.table:
-        flags.table.parent.mkdir(parents=True, exist_ok=True)
-        with flags.table.open("w", newline="") as file:
-            writer = csv.DictWriter(file, lines[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(lines)
 
 
 if __name__ == "__main__":

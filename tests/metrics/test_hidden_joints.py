@@ -1,6 +1,5 @@
 """The breakdown by what is hidden, on generated labels and predictions made from them."""
 
-import csv
 import dataclasses
 import json
 
@@ -45,12 +44,12 @@ def save_guesses(labels, folder, change):
 
 
 def test_kinds_do_not_overlap_and_are_scored_apart(labels, tmp_path):
-    scores = save_guesses(labels, tmp_path / "equal", lambda kinds, xyv: None)
+    scores, joints = save_guesses(labels, tmp_path / "equal", lambda kinds, xyv: None)
     assert [scores[kind] for kind in hidden_joints.KINDS] == [100, 100, 100]
     (path,) = labels.iterdir()
     people = [p for frame in load_annotations(path).frames for p in frame.persons]
     labelled = sum(np.count_nonzero(p.keypoints_xyv[:, 2]) for p in people)
-    counts = [scores[f"joints_{kind}"] for kind in hidden_joints.KINDS]
+    counts = [joints[kind] for kind in hidden_joints.KINDS]
     assert sum(counts) == labelled and min(counts) > 0
 
     def miss(missed):
@@ -59,9 +58,9 @@ def test_kinds_do_not_overlap_and_are_scored_apart(labels, tmp_path):
 
         return change
 
-    scores = save_guesses(labels, tmp_path / "occluded", miss(1))
+    scores, _ = save_guesses(labels, tmp_path / "occluded", miss(1))
     assert [scores[kind] for kind in hidden_joints.KINDS] == [100, 0, 100]
-    scores = save_guesses(labels, tmp_path / "spoilt", miss(2))
+    scores, _ = save_guesses(labels, tmp_path / "spoilt", miss(2))
     assert scores["clean"] == 100 and scores["occluded"] == 100
     assert scores["spoilt"] < 50  # a shifted person may come to lie on the other
 
@@ -80,13 +79,12 @@ def test_other_labels_and_missing_predictions_are_named(labels, tmp_path):
         hidden_joints.joint_kinds(tmp_path / path.name)
 
 
-def test_the_command_writes_a_line_per_run(labels, tmp_path, capsys):
+def test_the_command_writes_into_the_run(labels, tmp_path, capsys):
+    predictions = tmp_path / "run" / "predictions"
     (tmp_path / "run").mkdir()
-    save_guesses(labels, tmp_path / "run" / "predictions", lambda kinds, xyv: None)
-    table = tmp_path / "out" / "t.csv"
-    hidden_joints.main(
-        [str(tmp_path / "run"), f"--labels={labels}", f"--table={table}"]
-    )
+    _, joints = save_guesses(labels, predictions, lambda kinds, xyv: None)
+    hidden_joints.main([str(tmp_path / "run"), f"--labels={labels}"])
     assert "clean 100.00, occluded 100.00, spoilt 100.00" in capsys.readouterr().out
-    (line,) = csv.DictReader(table.open())
-    assert line["clean"] == "100.0" and int(line["joints_occluded"]) > 0
+    written = json.loads((tmp_path / "run" / "hidden_joints.json").read_text())
+    scores = {"clean": 100.0, "occluded": 100.0, "spoilt": 100.0}
+    assert written == {"PCKh@0.5": scores, "num_joints": joints}
