@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tdpose_jax.annotations import FrameLabel, PersonLabel, SequenceLabel
+from tdpose_jax.compare_clips import compare
 from tdpose_jax.metrics.by_clip import (
     bootstrap_difference,
     clip_errors,
@@ -11,6 +12,7 @@ from tdpose_jax.metrics.by_clip import (
     speed_thirds,
 )
 from tdpose_jax.metrics.pck import pck_sums, person_box_reference
+from tdpose_jax.skeleton import JHMDB
 
 
 def sequence(name, xy, visible=None, box=(0.0, 0.0, 40.0, 100.0), persons=1):
@@ -125,3 +127,24 @@ def test_errors(two_clips):
     crowd = [sequence("a", xy[0], persons=2)]
     with pytest.raises(ValueError, match="frame '0.jpg': 1 labelled and 2 predicted"):
         clip_errors(truth[:1], crowd)
+
+
+def test_rows_are_compared_over_the_seeds_they_share(two_clips):
+    """A row with one seed is set against that seed of the first row, not against all."""
+    truth, predicted, _ = two_clips
+    exact, noisy = clip_errors(truth, truth), clip_errors(truth, predicted)
+    rows = {
+        "base": {"seed0": noisy, "seed1": exact},
+        "same": {"seed0": noisy},
+        "better": {"seed0": exact, "seed7": noisy},
+    }
+    table = compare(rows, JHMDB)
+    all_joints = {
+        x["row"]: x for x in table if x["part"] == "all" and "0.05" in x["metric"]
+    }
+    assert all_joints["same"]["difference"] == 0
+    noisy_percent = all_joints["same"]["mean"]
+    assert all_joints["better"]["difference"] == pytest.approx(100 - noisy_percent)
+    assert all_joints["base"]["n"] == 2 and all_joints["better"]["n"] == 2
+    with pytest.raises(ValueError, match="row other shares no seed with the first row"):
+        compare({"base": {"seed0": noisy}, "other": {"seed1": exact}}, JHMDB)
