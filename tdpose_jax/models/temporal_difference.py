@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from tdpose_jax.models.blocks import Conv, ConvNormRelu, residual_blocks
+from tdpose_jax.models.convolution import keep
 from tdpose_jax.models.deform_conv import ModulatedDeformConv
 
 
@@ -27,7 +28,8 @@ def adjacent_differences(
     """
     b, t, h, w, c = features.shape
     differences = features[:, 1:] - features[:, :-1]
-    return differences.transpose(0, 2, 3, 1, 4).reshape(b, h, w, (t - 1) * c)
+    # Two convolutions read this; neither shall join the channels again.
+    return keep(differences.transpose(0, 2, 3, 1, 4).reshape(b, h, w, (t - 1) * c))
 
 
 class TemporalDifferenceEncoder(nn.Module):
