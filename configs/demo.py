@@ -33,9 +33,6 @@ def get_config(row="tdmi"):
     config.optim.learning_rate = 4e-3
     config.train.num_steps = 250
     config.train.batch_size = 16
-    # The heatmap loss is near 0.002 here and the KL terms are nats: with the default
-    # weight they are all that is learned.
-    config.loss.mi_weight = 1e-6
     config.model.backbone_weights = "runs/demo/backbone"
     if row == "backbone":
         config.model.backbone_only = True

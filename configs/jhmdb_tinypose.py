@@ -40,7 +40,6 @@ def get_config(row="tdmi"):
     config.loss.heatmap_sigma = 2.0
     config.loss.heatmap_encoder = "subpixel"
     config.eval.decoder = "subpixel"
-    config.loss.mi_weight = 1e-5
     config.optim.learning_rate = 4e-3
     config.optim.schedule = "cosine"
     config.optim.warmup_steps = 30
@@ -52,12 +51,7 @@ def get_config(row="tdmi"):
         config.model.difference_stages = ()
     if row == "tde":
         config.model.disentangle = False
-    if row in ("tdmi", "tdmi_st"):
-        # With 1e-5 the estimate's tens of nats weigh half as much as the heatmaps' error
-        # and cost 0.7 points of PCK@0.05 (seed 0); q and the noisy gate, which only this
-        # term trains, do not care: Adam divides by the size of their gradient.
-        config.loss.mi_weight = 1e-6
-    else:
+    if row not in ("tdmi", "tdmi_st"):
         config.loss.mi_estimator = "none"
     config.model.spatio_temporal = row == "tdmi_st"
     return config

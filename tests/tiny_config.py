@@ -23,6 +23,7 @@ def get_config():
     config.model.difference_blocks = (1, 1, 1, 1)
     config.model.aggregate_blocks = 1
     config.loss.mi_hidden = 8
+    config.loss.mi_weight = 0.1  # enough for every term to matter
     config.optim.warmup_steps = 0
     config.train.batch_size = 8
     config.train.num_steps = 20

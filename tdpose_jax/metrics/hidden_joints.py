@@ -103,10 +103,11 @@ def score_by_kind(
                         (THRESHOLD,),
                     )
                     sums[kind] = part if sums[kind] is None else sums[kind] + part
-    if any(total is None or not total.labeled.any() for total in sums.values()):
+    counted = {k: s for k, s in sums.items() if s is not None and s.labeled.any()}
+    if len(counted) < len(sums):
         raise ValueError(f"{predictions}: no person was found, or no joint is hidden")
-    scores = {k: s.result(POSETRACK, THRESHOLD)["total"] for k, s in sums.items()}
-    return scores, {kind: int(s.labeled.sum()) for kind, s in sums.items()}
+    scores = {k: s.result(POSETRACK, THRESHOLD)["total"] for k, s in counted.items()}
+    return scores, {kind: int(s.labeled.sum()) for kind, s in counted.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
