@@ -32,7 +32,7 @@ def main() -> None:
             common.skip("cold start", f"{path} is missing; `make demo` makes it")
             return
     common.pin_cores()
-    watch = common.Stopwatch({name: [] for name in LIMITS})
+    watch = common.Stopwatch({name: [] for name in LIMITS}, 0.0)
     for _ in range(flags.rounds):
         with tempfile.TemporaryDirectory() as folder:
             for name in LIMITS:

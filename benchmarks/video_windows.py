@@ -62,6 +62,7 @@ def main() -> None:
                     rounds=flags.rounds,
                     frames=len(frames),
                     batch_size=batch_size,
+                    neighbours_cores=round(watch.neighbours, 2),
                     score_difference=float(difference),
                 ),
             )
