@@ -26,6 +26,7 @@ COLUMNS = ("tolerance", "score", "segment", "frames/window", "keyframes/s", "spe
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path)
+    parser.add_argument("--name", help="of the table; the run's by default")
     parser.add_argument("--root", help="data set, if not the config's data.root")
     parser.add_argument("--tolerances", default="0,0.025,0.05,0.1,0.15,0.2,0.3")
     parser.add_argument("--head", help=".safetensors of temporal modules, as eval.head")
@@ -40,6 +41,7 @@ def main() -> None:
     config = get_config().unlock()  # has the fields that older runs do not know
     config.update(read_config(flags.run))
     config.eval.batch_size = flags.batch_size
+    config.data.feature_cache = ""  # holds features of every window's own crop
     if flags.root:
         config.data.root = flags.root
     if flags.weights:
@@ -76,7 +78,7 @@ def main() -> None:
             }
         )
         print(rows[-1], flush=True)
-    save(flags.run.name, rows, keyframes.num_examples)
+    save(flags.name or flags.run.name, rows, keyframes.num_examples)
 
 
 def load(config, flags) -> dict:
