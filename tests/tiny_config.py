@@ -22,6 +22,7 @@ def get_config():
     config.model.difference_stages = (1, 4)
     config.model.difference_blocks = (1, 1, 1, 1)
     config.model.aggregate_blocks = 1
+    config.model.silent_motion = False  # untrained motion matters, too
     config.loss.mi_hidden = 8
     config.loss.mi_weight = 0.1  # enough for every term to matter
     config.optim.warmup_steps = 0
