@@ -82,6 +82,9 @@ class VideoWriter:
         self._stream.options = {
             "crf": str(crf),
             "preset": "veryfast",
+            # With it x264's AVX-512 code makes another file of the same pictures in
+            # every second try (PyAV 18.1, Zen 5; not with asm=avx2).
+            "x264-params": "mbtree=0",
             "g": str(keyframe_every),
         }
         self._first_s, self._last_pts = None, -1
