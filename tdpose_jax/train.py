@@ -112,7 +112,8 @@ def _train(config, workdir, train_iterator, eval_iterator, notice) -> dict:
         )
         score = evaluate.headline(results)
         checkpoints.save_if_best(saved, train_iterator.state(), score)
-        metric_log.write(step, {"eval_score": score})
+        if step not in already_evaluated:
+            metric_log.write(step, {"eval_score": score})
         return results
 
     results = None

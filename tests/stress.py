@@ -11,13 +11,13 @@ run's, bit for bit; then another one is begun, until all signals have been sent.
 
 import argparse
 import atexit
-import json
 import os
 import random
 import re
 import runpy
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -26,13 +26,9 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parents[1]
 NUM_STEPS, SAVE_EVERY, EVAL_EVERY = 30, 3, 12
 PREEMPTED = 75
-# Of metrics.jsonl: what is measured, not computed.
-MEASURED = re.compile("seconds|clips_per|share|memory")
 
 
 def make_data(folder: Path) -> Path:
@@ -132,51 +128,16 @@ def _run_main(args: list[str], output: int) -> None:
         os._exit(code if isinstance(code, int) else 1)
 
 
-def differences(workdir: Path, other: Path) -> list[str]:
-    """What is not equal bit for bit between two finished runs."""
-    import jax
+def compare(workdir: Path, other: Path) -> str:
+    """What differs between two finished runs, from `tests.same_run`.
 
-    from tdpose_jax.checkpoint import FOLDERS, load_state_tree
-    from tdpose_jax.run_folder import read_metrics
-
-    found = []
-    for folder in FOLDERS.values():
-        # Of the best, the last one: a kill may leave the one before it too.
-        steps = [
-            max(int(p.name) for p in (w / folder).iterdir() if p.name.isdigit())
-            for w in (workdir, other)
-        ]
-        if steps[0] != steps[1]:
-            found.append(f"{folder}: steps {steps}")
-            continue
-        paths = [w / folder / str(steps[0]) for w in (workdir, other)]
-        trees = [
-            dict(jax.tree_util.tree_leaves_with_path(load_state_tree(p))) for p in paths
-        ]
-        if trees[0].keys() != trees[1].keys():
-            found.append(f"{folder}: other tensors")
-            continue
-        for name, value in trees[0].items():
-            if not np.array_equal(value, trees[1][name], equal_nan=True):
-                found.append(f"{folder}: {jax.tree_util.keystr(name)}")
-        inputs = [
-            (path / "input" / "metadata").read_text() for path in paths
-        ]  # orbax's JsonSave
-        if inputs[0] != inputs[1]:
-            found.append(f"{folder}: input state")
-
-    def computed(folder):
-        return [
-            {k: v for k, v in line.items() if not MEASURED.search(k)}
-            for line in read_metrics(folder)
-        ]
-
-    if computed(workdir) != computed(other):
-        found.append("metrics.jsonl")
-    results = [json.loads((w / "results.json").read_text()) for w in (workdir, other)]
-    if results[0] != results[1]:
-        found.append("results.json")
-    return found
+    In a new process: reading checkpoints starts JAX's threads, and a process that has
+    them cannot be forked; the child would wait for a lock that nobody holds.
+    """
+    command = [sys.executable, "-m", "tests.same_run", str(workdir), str(other)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert done.returncode in (0, 1), f"exit {done.returncode}: {command}"
+    return done.stdout
 
 
 def stress(kills: int, terms: int, folder: Path, seed: int) -> dict:
@@ -229,7 +190,7 @@ def stress(kills: int, terms: int, folder: Path, seed: int) -> dict:
         if steps or resumed:
             last_step = (steps or resumed)[-1]
         if code == 0:
-            found = differences(undisturbed, workdir)
+            found = compare(undisturbed, workdir)
             assert not found, f"after {sent} signals: {found}"
             completed += 1
             shutil.rmtree(workdir)

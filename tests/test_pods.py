@@ -13,6 +13,7 @@ import pytest
 from tdpose_jax import distributed, pod_sim
 from tdpose_jax.run_folder import read_metrics
 from tests import stress
+from tests.same_run import MEASURED
 
 ROOT = Path(__file__).resolve().parents[1]
 SGD_MAIN = ROOT / "tests" / "sgd_main.py"
@@ -89,7 +90,7 @@ def test_layouts_give_the_same_losses_and_scores(layout, processes, devices):
     for a, b in zip(*lines, strict=True):
         assert a.keys() == b.keys()
         for name in a:
-            if not stress.MEASURED.search(name):
+            if not MEASURED.search(name):
                 kind = "heatmap" if name == "heatmap" else "other"
                 assert a[name] == pytest.approx(
                     b[name], rel=TOLERANCE[kind], abs=ROUNDING

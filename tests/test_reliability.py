@@ -17,6 +17,7 @@ from tdpose_jax.checkpoint import CheckpointError, Checkpoints, load_state_tree
 from tdpose_jax.preemption import Preempted
 from tdpose_jax.run_folder import RunFolderError, read_metrics
 from tests import stress, tiny_config
+from tests.same_run import differences
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_STEPS = 8
@@ -94,7 +95,7 @@ def test_same_config_and_seed_twice_give_the_same_bits(data, finished, tmp_path)
     """Also when a profile is taken and saves are more frequent."""
     config = make_config(data, profile_steps=1, save_every_steps=1)
     run(config, tmp_path)
-    assert stress.differences(finished, tmp_path) == []
+    assert differences(finished, tmp_path) == []
     assert list((tmp_path / "tensorboard/plugins/profile").rglob("*.xplane.pb"))
 
 
@@ -151,7 +152,15 @@ def test_sigterm_saves_leaves_and_resumes_to_the_same_bits(data, finished, tmp_p
             run(config, workdir)
     assert not (workdir / "results.json").exists()
     run(config, workdir)
-    assert stress.differences(finished, workdir) == []
+    assert differences(finished, workdir) == []
+
+
+def test_complete_run_asked_for_again_stays_as_it_is(data, finished, tmp_path):
+    """Also if it was killed when all was done but its process had not ended."""
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    run(make_config(data), workdir)
+    assert differences(finished, workdir) == []
 
 
 def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(data, tmp_path):
@@ -259,7 +268,6 @@ def test_missing_shard_ends_main_with_one_line(data, tmp_path):
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.slow
 def test_killed_and_terminated_runs_end_like_the_undisturbed_one():
     """The short form of `python -m tests.stress`; processes are really killed."""
     result = subprocess.run(
