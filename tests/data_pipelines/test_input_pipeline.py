@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines import input_pipeline
+from data_pipelines import visit_reader
 from data_pipelines.input_pipeline import TrainIterator, make_eval_iterator
 from tdpose_jax.shapes import PoseBatch, decode_sample_ids
 from tests.data_pipelines.small_data import (
@@ -130,7 +130,7 @@ def test_threads_do_not_matter(root, monkeypatch):
     expected = take(train(root), 8)
     for threads in (1, 7):
         fake = types.SimpleNamespace(sched_getaffinity=lambda _, n=threads: range(n))
-        monkeypatch.setattr(input_pipeline, "os", fake)
+        monkeypatch.setattr(visit_reader, "os", fake)
         for batch, other in zip(train(root), expected, strict=False):
             assert_equal(batch, other)
 
