@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tdpose_jax.backends import BACKENDS
 from tdpose_jax.checkpoint import CheckpointError
+from tdpose_jax.interop.weights_file import sha256
 from tdpose_jax.setup_run import enable_compilation_cache
 from tdpose_jax.video import outputs, render, report
 from tdpose_jax.video.box_files import load_box_file
@@ -174,15 +175,25 @@ def _made_by(options: Options, estimator: PoseEstimator) -> dict:
         "format_version": FORMAT_VERSION,
         "video": str(path),
         "video_size": size,
-        "checkpoint": str(options.checkpoint.resolve()),
+        "checkpoint": _identity(options.checkpoint),
         "network": estimator.loaded.description,
-        "boxes": str(options.boxes.resolve()) if options.boxes else None,
-        "detector": None if options.boxes else options.detector,
+        "boxes": _identity(options.boxes) if options.boxes else None,
+        "detector": None if options.boxes else _detector_identity(options.detector),
         "start": options.start,
         "every": options.every,
         "backend": options.backend,
         "share_tolerance": options.share_tolerance,
     }
+
+
+def _detector_identity(detector: str) -> str:
+    return detector if detector == "hog" else _identity(Path(detector))
+
+
+def _identity(path: Path) -> str:
+    """Where it is and, of a file, what is in it: edited, it makes other poses."""
+    content = f", sha256 {sha256(path)}" if path.is_file() else ""
+    return f"{path.resolve()}{content}"
 
 
 def _total(source: Source, options: Options) -> int | None:

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from tdpose_jax.metrics import score as score_command
 from tdpose_jax.skeleton import POSETRACK
 from tdpose_jax.video import outputs, predict
 from tdpose_jax.video.journal import Journal, JournalError
-from tdpose_jax.video.poses import FramePoses
+from tdpose_jax.video.poses import Boxes, FramePoses
 from tdpose_jax.video.smooth import smoothed
 from tests.video.media import set_rotation, write_video
 
@@ -263,6 +264,35 @@ def test_one_line_errors(command, whole, clip, tmp_path, capsys):
     lines[3] = "{}"
     (damaged / "frames.jsonl").write_text("\n".join(lines) + "\n")
     assert "line 4 is damaged" in error(damaged)
+
+
+def test_an_edited_box_file_or_detector_is_another_run(
+    command, run_folder, clip, tmp_path, capsys, monkeypatch
+):
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(clip.boxes.read_text())
+    monkeypatch.chdir(tmp_path)  # a relative path is the same file
+    for path in (boxes, boxes.name):
+        assert command(tmp_path / "a", "--end=1", boxes=path) == 0
+    boxes.write_text(clip.boxes.read_text() + "\n")
+    capsys.readouterr()
+    assert command(tmp_path / "a", "--end=1", boxes=boxes) == 2
+    assert re.search(
+        r"holds another run \(boxes: \S+boxes.json, sha256 \w+ there, \S+boxes.json, "
+        r"sha256 \w+ here\); use another --output",
+        capsys.readouterr().err,
+    )
+
+    detector = tmp_path / "people.onnx"
+    nobody = Boxes(np.zeros((0, 4)), np.zeros(0))
+    monkeypatch.setattr(predict, "make_detector", lambda path: lambda image: nobody)
+    arguments = [str(clip.png_folder), f"--checkpoint={run_folder}", "--end=1",
+                 f"--output={tmp_path / 'b'}", "--detector=people.onnx"]  # fmt: skip
+    detector.write_bytes(b"one")
+    assert predict.main(arguments) == predict.main(arguments) == 0
+    detector.write_bytes(b"two")
+    assert predict.main(arguments) == 2
+    assert "holds another run (detector: " in capsys.readouterr().err
 
 
 def test_journal_keeps_float32_exactly(tmp_path):
