@@ -95,7 +95,7 @@ def open_source(path: str | Path) -> Source:
     if not path.stat().st_size:
         raise VideoError(f"{path}: the file is empty")
     with _open_container(path) as container:
-        stream = container.streams.video[0]
+        stream = _moving_pictures(container)[0]
         count = stream.frames
         if not count and stream.duration and stream.average_rate:
             count = round(stream.duration * stream.time_base * stream.average_rate)
@@ -111,11 +111,26 @@ def _open_container(path: Path):
         container = av.open(str(path))
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(f"{path}: not a readable video ({_reason(error)})") from error
-    if not container.streams.video:
-        kinds = sorted({s.type for s in container.streams}) or ["nothing"]
+    if not _moving_pictures(container):
+        kinds = sorted(
+            {"cover" if s.type == "video" else s.type for s in container.streams}
+        )
         container.close()
-        raise VideoError(f"{path}: no video stream, only {', '.join(kinds)}")
+        raise VideoError(
+            f"{path}: no video stream, only {', '.join(kinds) or 'nothing'}"
+        )
     return container
+
+
+def _moving_pictures(container) -> list:
+    """The video streams that are not the cover of a piece of music."""
+    from av.stream import Disposition
+
+    return [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & Disposition.attached_pic
+    ]
 
 
 def _reason(error: Exception) -> str:
@@ -127,7 +142,7 @@ def _read_video(source: Source) -> Iterator[Frame]:
 
     index, last_error = 0, None
     with _open_container(source.path) as container:
-        stream = container.streams.video[0]
+        stream = _moving_pictures(container)[0]
         stream.thread_type = "AUTO"
         rate = float(stream.average_rate or FOLDER_FRAMES_PER_SECOND)
         packets = container.demux(stream)

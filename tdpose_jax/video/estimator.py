@@ -263,8 +263,8 @@ class PoseEstimator:
           tracker: a `Tracker` to continue with.
 
         Raises:
-          ValueError: for a source, box file or detector that cannot be used; boxes
-            of which none belongs to a frame of the range.
+          ValueError: for a source, box file or detector that cannot be used. Boxes of
+            other frames are no error: those frames have no people.
         """
         source = video if isinstance(video, Source) else open_source(video)
         of_folder = source.image_names is not None

@@ -74,17 +74,20 @@ def _load_run(path: Path, which: str) -> LoadedModel:
         model = make_model(config.model)
         skeleton = get_skeleton(config.data.skeleton)
         variables, step = load_variables(path, which)
-        single = model.backbone_only or not model.uses_supporting_frames
-        row = (
-            "backbone" if model.backbone_only else "single frame" if single else "TDMI"
-        )
+        # A single-frame row may also be the full head over a window of one frame.
+        window_delta = config.data.window_delta
+        if model.backbone_only or not model.uses_supporting_frames:
+            window_delta = 0
+        row = "TDMI" if window_delta else "single frame"
+        if model.backbone_only:
+            row = "backbone"
         return LoadedModel(
             model=model,
             variables=variables,
             fields=torch_fields(config),
             skeleton=skeleton,
             crop_size_hw=tuple(config.data.crop_size_hw),
-            window_delta=0 if single else config.data.window_delta,
+            window_delta=window_delta,
             box_enlarge=config.data.box_enlarge,
             decoder=config.eval.decoder,
             flip_test=config.eval.flip_test,

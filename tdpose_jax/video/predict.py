@@ -162,9 +162,23 @@ def write_outputs(
             if options.share_tolerance is None
             else f"within {options.share_tolerance}",
         },
+        why_no_motion(estimator, options.backend),
     )
     print(f"wrote {folder}/report.html, overlay.mp4, poses.csv, coco_results.json, "
           f"posetrack18/{source.name}.json")  # fmt: skip
+
+
+def why_no_motion(estimator: PoseEstimator, backend: str) -> str:
+    """What the report says where no frame has motion maps."""
+    if not estimator.window_delta:
+        return "This network looks at single frames: it has no motion."
+    if not estimator.loaded.model.difference_stages:
+        return "This network takes no temporal differences: it has no motion."
+    if backend != "jax":
+        return (
+            f"The {backend} backend returns heatmaps only; --backend=jax shows motion."
+        )
+    return "Nobody was found: there is no motion to show."
 
 
 def _made_by(options: Options, estimator: PoseEstimator) -> dict:

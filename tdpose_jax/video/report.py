@@ -32,6 +32,7 @@ def save_report(
     path: Path,
     title: str,
     settings: dict[str, str],
+    why_no_motion: str,
 ) -> None:
     """Writes the page.
 
@@ -39,6 +40,7 @@ def save_report(
       preview: the video to show. It is put into the page and removed if it is small
         enough; otherwise it stays beside the page, which then needs it.
       settings: rows of the page's table.
+      why_no_motion: what the page says if no frame has motion maps.
     """
     num_frames = num_people = 0
     image_size_hw, has_motion = (1, 1), False
@@ -69,7 +71,7 @@ def save_report(
         "palette": list(PALETTE),
         "minScore": MIN_JOINT_SCORE,
         "size": list(image_size_hw),
-        "hasMotion": has_motion,
+        "whyNoMotion": "" if has_motion else why_no_motion,
         "video": "" if embedded else preview.name,
         "notes": notes,
     }

@@ -32,12 +32,22 @@ def write_video(
     return path
 
 
-def write_audio(path: Path) -> Path:
-    """A second of silence."""
+def write_audio(path: Path, cover: bool = False) -> Path:
+    """A second of silence; `cover`: with a picture, as music has it."""
     import av
+    from av.stream import Disposition
 
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=16000, layout="mono")
+        if cover:
+            picture = container.add_stream("png", rate=1)
+            picture.width = picture.height = 16
+            picture.pix_fmt = "rgb24"
+            picture.disposition = Disposition.attached_pic
+            image = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), "rgb24")
+            image.pts = 0
+            container.mux(picture.encode(image))
+            container.mux(picture.encode(None))
         for i in range(15):
             sound = av.AudioFrame.from_ndarray(
                 np.zeros((1, 1024), np.float32), "fltp", "mono"

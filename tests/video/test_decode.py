@@ -102,6 +102,7 @@ def test_cut_off_video_gives_the_frames_it_has(tmp_path):
         (lambda p: p.write_bytes(b"not a video at all" * 99), "not a readable video"),
         (lambda p: p.mkdir(), "no images"),
         (write_audio, "no video stream, only audio"),
+        (lambda p: write_audio(p, cover=True), "no video stream, only audio, cover"),
     ],
 )
 def test_what_is_no_video_is_named(tmp_path, make, message):

@@ -1,6 +1,7 @@
 """The network on arrays and streams: geometry, windows, batches, memory."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -49,6 +50,22 @@ def test_run_folder_says_all(estimator):
     assert estimator.skeleton.name == "posetrack"
     assert estimator.loaded.crop_size_hw == (64, 64)
     assert estimator.loaded.description.startswith("TDMI, run")
+
+
+def test_the_full_head_over_one_frame_is_a_single_frame(run_folder, tmp_path):
+    """As `single_frame` of configs/ablations.py; the report must not call it TDMI."""
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    changes = {
+        "data.window_delta": 0,
+        "model.difference_stages": [],
+        "model.spatio_temporal": True,
+        "model.spatio_temporal_blocks": 0,
+    }
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+    loaded = load_model(folder)
+    assert loaded.window_delta == 0
+    assert loaded.description == "single frame, run, step 3"
 
 
 def test_frames_and_clips_give_the_same(estimator, clip):

@@ -1,6 +1,7 @@
 """The report in a real browser: scrub, toggle, read values, play; no console errors."""
 
 import base64
+import dataclasses
 import json
 import re
 
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 from tdpose_jax.skeleton import POSETRACK
-from tdpose_jax.video import report
+from tdpose_jax.video import predict, report
+from tdpose_jax.video.estimator import PoseEstimator
 from tdpose_jax.video.journal import Journal
 from tests.video import browser
 
@@ -39,17 +41,43 @@ def test_long_videos_are_thinned_and_stay_beside(whole, tmp_path, monkeypatch):
     journal = journal_of(whole)
     page = tmp_path / "report.html"
     report.save_report(
-        journal.frames, POSETRACK, preview, page, "<b>&</b>", {"a": "<script>"}
+        journal.frames, POSETRACK, preview, page, "<b>&</b>", {"a": "<script>"}, "no"
     )
     journal.close()
     text = page.read_text()
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
     assert preview.exists() and data["head"]["video"] == "preview.mp4"
     assert len(data["head"]["notes"]) == 3
+    assert data["head"]["whyNoMotion"] == ""
     assert sum(len(f[3]) for f in data["frames"]) <= 20 + 3
     with_motion = [f for f in data["frames"] if any(p[4] for p in f[3])]
     assert 0 < len(with_motion) < len(data["frames"])
     assert "<b>" not in text and "<td>&lt;script&gt;</td>" in text
+
+
+def test_the_page_says_why_there_is_no_motion(whole, estimator, tmp_path):
+    journal = journal_of(whole)
+    still = [dataclasses.replace(f, motion={}) for f in journal.frames()]
+    journal.close()
+    preview, page = tmp_path / "preview.mp4", tmp_path / "report.html"
+    preview.write_bytes(b"x")
+    reason = predict.why_no_motion(estimator, "onnxruntime")
+    assert reason == (
+        "The onnxruntime backend returns heatmaps only; --backend=jax shows motion."
+    )
+    report.save_report(lambda: iter(still), POSETRACK, preview, page, "", {}, reason)
+    assert f'"whyNoMotion":"{reason}"' in page.read_text()
+
+    def why(model=(), **changes):
+        loaded = estimator.loaded
+        loaded = dataclasses.replace(
+            loaded, model=loaded.model.clone(**dict(model)), **changes
+        )
+        return predict.why_no_motion(PoseEstimator(loaded, estimator.backend), "jax")
+
+    assert why().startswith("Nobody was found")
+    assert why({"difference_stages": ()}).startswith("This network takes no temporal")
+    assert why(window_delta=0).startswith("This network looks at single frames")
 
 
 @needs_browser
