@@ -11,7 +11,7 @@ from configs import default
 
 
 def get_config():
-    """The paper's model and recipe on HiEve's 14 joints."""
+    """The paper's model and our reading of its recipe, on HiEve's 14 joints."""
     config = default.get_config()
     config.data.root = "data/hieve"
     config.data.skeleton = "hieve"

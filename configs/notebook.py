@@ -1,4 +1,4 @@
-"""What the notebooks train: `demo.py` at half the side, each run in a minute on two cores.
+"""What the notebooks train: `demo.py` with half the pixels and half the width.
 
     python -m data_pipelines.build --dataset=synthetic --sequences=16,4 \\
         --output=data/notebook

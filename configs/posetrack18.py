@@ -10,7 +10,7 @@ from configs import posetrack17
 
 
 def get_config():
-    """The paper's model and recipe on PoseTrack18."""
+    """The paper's model and our reading of its recipe, on PoseTrack18."""
     config = posetrack17.get_config()
     config.data.root = "data/posetrack18"
     # DCPose decays by 0.99 on PoseTrack18, which is nearly constant [group].

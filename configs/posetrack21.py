@@ -10,7 +10,7 @@ from configs import posetrack17
 
 
 def get_config():
-    """The paper's model and recipe on PoseTrack21."""
+    """The paper's model and our reading of its recipe, on PoseTrack21."""
     config = posetrack17.get_config()
     config.data.root = "data/posetrack21"
     config.eval.metric = "posetrack21"

@@ -5,7 +5,7 @@
 
 Writes into RUN/learned: `gates.png` (the useful and the noisy gate of every channel),
 one page per clip (frames, motion over the crop, where the deformable convolutions look),
-and `information.json` (two estimates of I(M_u; M_n) on pooled features of the whole
+and `information.json` (three estimates of I(M_u; M_n) on pooled features of the whole
 split; see `information_check`), which are also the lines of the table.
 """
 
