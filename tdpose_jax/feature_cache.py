@@ -13,6 +13,7 @@ float16, and `cache.json`, written last, which says what they were computed from
 """
 
 import dataclasses
+import hashlib
 import json
 import logging
 import time
@@ -24,15 +25,22 @@ import ml_collections
 import numpy as np
 
 from tdpose_jax import parallel, setup_run
-from tdpose_jax.interop.weights_file import sha256
+from tdpose_jax.interop.weights_file import flatten, sha256
+from tdpose_jax.models.factory import resolve_dtype
 from tdpose_jax.progress import format_seconds
 from tdpose_jax.run_folder import flatten_config, write_json
 from tdpose_jax.shapes import PoseBatch
 from tdpose_jax.steps import normalize_frames
 
 log = logging.getLogger(__name__)
-# Of the `data` section: what does not change the cached examples.
-_FREE_FIELDS = ("feature_cache", "max_corrupt_records", "shuffle_segment_shards")
+# Of the `data` section: what does not change the cached examples. The data set is told
+# by its manifest, which has the shards' checksums, wherever it lies.
+_FREE_FIELDS = (
+    "root",
+    "feature_cache",
+    "max_corrupt_records",
+    "shuffle_segment_shards",
+)
 
 
 class FeatureCacheError(ValueError):
@@ -40,18 +48,40 @@ class FeatureCacheError(ValueError):
 
 
 def describe_source(config: ml_collections.ConfigDict) -> dict:
-    """What the cached arrays depend on: data, augmentation, backbone, its weights."""
+    """What the cached arrays depend on: data, augmentation, backbone, its weights.
+
+    Raises:
+      FeatureCacheError: if `data.root` holds no built data set.
+      FileNotFoundError: if the weights do not exist.
+    """
     data = flatten_config(config.data)
     source = {f"data.{k}": v for k, v in data.items() if k not in _FREE_FIELDS}
+    manifest = Path(config.data.root) / "manifest.json"
+    if not manifest.is_file():
+        raise FeatureCacheError(
+            f"data.root={config.data.root!r} holds no manifest.json, which says whether "
+            "a feature cache is of this data set; build it with data_pipelines.build"
+        )
+    source["data.root/manifest.json"] = sha256(manifest)
     source["seed"] = config.seed
+    source["model.dtype"] = np.dtype(resolve_dtype(config.model.dtype)).name
     source["model.backbone"] = config.model.backbone
     if config.model.backbone == "hrnet":
         source |= flatten_config(config.model.hrnet, "model.hrnet.")
-    weights = Path(config.model.backbone_weights)
-    source["model.backbone_weights"] = (
-        sha256(weights) if weights.is_file() else str(weights)
-    )
+    source["model.backbone_weights"] = _weights_identity(config)
     return source
+
+
+def _weights_identity(config: ml_collections.ConfigDict) -> str:
+    """Of the values, whether they come from a file, an import or a run's checkpoint."""
+    variables = setup_run.load_backbone_variables(config, required=False)
+    if variables is None:
+        return f"{config.model.backbone_weights!r} of seed {config.seed}"
+    digest = hashlib.sha256()
+    for name, value in sorted(flatten(variables).items()):
+        digest.update(f"{name} {value.dtype} {value.shape} ".encode())
+        digest.update(np.ascontiguousarray(value))
+    return digest.hexdigest()
 
 
 def check_usable(config: ml_collections.ConfigDict) -> None:
@@ -84,6 +114,7 @@ def write_cache(
         raise ValueError("data.feature_cache is empty: name the folder to write")
     if (folder / "cache.json").exists():
         raise FeatureCacheError(f"{folder} holds a feature cache already; remove it")
+    source = describe_source(config)
     model = setup_run.make_parts(config).model
     variables = setup_run.initial_variables(config, True)
     encode = jax.pmap(
@@ -101,7 +132,7 @@ def write_cache(
     count = round(epochs * train_iterator.examples_per_epoch)
     _write_split(folder / "train", train_iterator, features, count)
     _write_split(folder / "eval", eval_iterator, features, eval_iterator.num_examples)
-    write_json(folder / "cache.json", describe_source(config))
+    write_json(folder / "cache.json", source)
 
 
 def _write_split(folder: Path, batches, features, count: int) -> None:
@@ -162,7 +193,10 @@ class _CachedSplit:
         ]
         if differences:
             raise FeatureCacheError(
-                f"{folder} was made from another config: " + "; ".join(differences)
+                f"data.feature_cache={str(folder)!r} was made from another config: "
+                + "; ".join(differences)
+                + ". Remove it and make it again with main.py --mode=cache and this "
+                "config, or name another folder"
             )
         self._arrays = {
             path.stem: np.load(path, mmap_mode="r")

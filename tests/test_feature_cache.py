@@ -1,6 +1,8 @@
 """Cached features train and evaluate like computed ones; heads travel without them."""
 
 import json
+import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,6 +12,7 @@ from data_pipelines.input_pipeline import TrainIterator, make_eval_iterator
 from tdpose_jax import feature_cache, setup_run, steps, train
 from tdpose_jax.feature_cache import CachedEvalIterator, CachedTrainIterator
 from tdpose_jax.interop import head_file
+from tdpose_jax.interop.weights_file import save_backbone
 from tests import stress, tiny_config
 
 
@@ -137,6 +140,9 @@ def test_a_trained_backbone_makes_no_head(run, tmp_path):
     [
         ({"data.feature_cache": "nowhere"}, "'nowhere' holds no finished.*mode=cache"),
         ({"data.rotation_deg": 1.0}, "data.rotation_deg: 45.0 there, 1.0 here"),
+        ({"data.rotation_deg": 1.0}, "Remove it and make it again.*mode=cache"),
+        ({"model.dtype": "bfloat16"}, "model.dtype: float32 there, bfloat16 here"),
+        ({"data.root": "nowhere"}, "data.root='nowhere' holds no manifest.json"),
         ({"model.freeze_backbone": False}, "needs model.freeze_backbone=True"),
         ({"eval.flip_test": True}, "needs eval.flip_test=False"),
         ({"train.batch_size": 4096}, "fewer than train.batch_size=4096"),
@@ -147,6 +153,43 @@ def test_errors(config, change, message):
     config.update_from_flattened_dict(change)
     with pytest.raises(ValueError, match=message):
         CachedTrainIterator(config, config.train.batch_size, 0, 1)
+
+
+def test_a_data_set_built_anew_needs_another_cache(config, tmp_path):
+    """Wherever it lies: the manifest has its shards' checksums."""
+    config = config.copy_and_resolve_references().unlock()
+    manifest = (Path(config.data.root) / "manifest.json").read_text()
+    config.data.root = str(tmp_path)
+    (tmp_path / "manifest.json").write_text(manifest)
+    assert len(CachedEvalIterator(config, 4, 0, 1))
+    (tmp_path / "manifest.json").write_text(manifest.replace("sha256", "sha-256"))
+    with pytest.raises(
+        ValueError, match=r"data.root/manifest.json: \w+ there, \w+ her"
+    ):
+        CachedEvalIterator(config, 4, 0, 1)
+
+
+def test_weights_are_known_by_their_values(config, run, tmp_path):
+    """A run's checkpoint and the folder of an import, changed in place."""
+    config = config.copy_and_resolve_references().unlock()
+
+    def identity(folder):
+        config.model.backbone_weights = str(folder)
+        return feature_cache.describe_source(config)["model.backbone_weights"]
+
+    workdir, _ = run
+    config.model.backbone_weights = str(workdir)
+    values = setup_run.load_backbone_variables(config)
+    save_backbone(tmp_path / "weights", values, {"arch": "hrnet_w4"})
+    assert identity(workdir) == identity(tmp_path / "weights")
+    shutil.rmtree(tmp_path / "weights")
+    values["params"] = jax.tree.map(lambda x: 1.001 * x, values["params"])
+    save_backbone(tmp_path / "weights", values, {"arch": "hrnet_w4"})
+    assert identity(workdir) != identity(tmp_path / "weights")
+    with pytest.raises(
+        ValueError, match=r"model.backbone_weights: 'random' of seed 0 "
+    ):
+        CachedEvalIterator(config, 4, 0, 1)
 
 
 def test_a_finished_cache_is_not_overwritten(config):
