@@ -5,29 +5,38 @@
         --table=results/jhmdb_tinypose_clips.csv
 
 reads RUNS/ROW/seedN/predictions, as `tdpose_jax.ablations` leaves them. The first row is
-the baseline of every difference. Beside TABLE.csv it writes TABLE.md.
+the baseline of every difference, and of its wrong joints the table says how many are
+wrong throughout their clip and how many come and go. Beside TABLE.csv it writes TABLE.md.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from tdpose_jax.ablation_table import write_csv
+from tdpose_jax.ablation_table import read_environment, write_csv
+from tdpose_jax.ablations import config_hash
 from tdpose_jax.metrics.by_clip import (
     ClipErrors,
     bootstrap_difference,
     clip_errors,
     pck_counts,
     speed_thirds,
+    wrong_joint_shares,
 )
 from tdpose_jax.metrics.pck import JHMDB_THRESHOLDS
 from tdpose_jax.predictions import load_ground_truth
 from tdpose_jax.skeleton import Skeleton, get_skeleton
 
 Seeds = dict[str, list[ClipErrors]]
+# What `wrong_joint_shares` counts.
+WRONG_JOINTS = (
+    "bias: wrong in most of the clip's frames",
+    "flicker: right within two frames",
+)
 
 
 def load_rows(
@@ -43,9 +52,7 @@ def load_rows(
     """
     ground_truth = load_ground_truth(ground_truth_dir)
     found = {}
-    sources = [(row, row, 1) for row in rows]
-    sources += [(f"{rows[0]}, median of {n}", rows[0], n) for n in medians]
-    for name, row, frames in sources:
+    for name, row, frames in _sources(rows, medians):
         folders = sorted((runs / row).glob("seed*/predictions"))
         if not folders:
             raise FileNotFoundError(f"no finished run in {runs / row}/seed*")
@@ -54,6 +61,50 @@ def load_rows(
             for f in folders
         }
     return found
+
+
+def _sources(rows: Sequence[str], medians: Sequence[int]) -> list[tuple[str, str, int]]:
+    """(name in the table, row whose runs it reads, frames of the median)."""
+    return [(row, row, 1) for row in rows] + [
+        (f"{rows[0]}, median of {n}", rows[0], n) for n in medians
+    ]
+
+
+def made_by(runs: Path, row: str, seeds: Sequence[str]) -> dict[str, str]:
+    """Where a row's numbers come from: columns config_hash, seeds, commit.
+
+    Several values of one are joined by "; ", as in the tables of `ablations`.
+    """
+    folders = [runs / row / seed for seed in sorted(seeds)]
+    hashes = {config_hash(json.loads((f / "config.json").read_text())) for f in folders}
+    commits = {read_environment(f)[0] for f in folders}
+    return {
+        "config_hash": "; ".join(sorted(hashes)),
+        "seeds": " ".join(f.name.removeprefix("seed") for f in folders),
+        "commit": "; ".join(sorted(commits)),
+    }
+
+
+def wrong_joints(rows: dict[str, Seeds]) -> list[dict]:
+    """Two lines on the first row: what share of its wrong joints is bias, is flicker.
+
+    Keys as in `compare`, without differences; `each_seed` lists the shares.
+    """
+    name, seeds = next(iter(rows.items()))
+    finest = min(JHMDB_THRESHOLDS)
+    shares = np.array([wrong_joint_shares(seeds[s], finest) for s in sorted(seeds)])
+    return [
+        {
+            "row": name,
+            "part": part,
+            "metric": f"% of the joints wrong at {finest}",
+            "n": len(values),
+            "mean": float(np.nanmean(values)),
+            "std": _std(values[~np.isnan(values)]),
+            "each_seed": " ".join(f"{v:.1f}" for v in values),
+        }
+        for part, values in zip(WRONG_JOINTS, shares.T, strict=True)
+    ]
 
 
 def compare(rows: dict[str, Seeds], skeleton: Skeleton) -> list[dict]:
@@ -97,9 +148,7 @@ def compare(rows: dict[str, Seeds], skeleton: Skeleton) -> list[dict]:
                     "metric": f"PCK@{threshold}",
                     "n": len(counts),
                     "mean": float(np.mean(percents)),
-                    "std": float(np.std(percents, ddof=1))
-                    if len(percents) > 1
-                    else float("nan"),
+                    "std": _std(percents),
                     "difference": difference,
                     "ci_low": low,
                     "ci_high": high,
@@ -108,6 +157,10 @@ def compare(rows: dict[str, Seeds], skeleton: Skeleton) -> list[dict]:
                 }
             )
     return table
+
+
+def _std(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
 def _counts(clips, threshold, joint=None, **choice) -> np.ndarray:
@@ -147,6 +200,23 @@ def markdown(table: Sequence[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def wrong_joints_text(lines: Sequence[dict]) -> str:
+    """`wrong_joints` for people."""
+    return "".join(
+        f"\n{x['row']}, {x['part']}: {x['mean']:.1f} {x['metric']} "
+        f"(by seed: {x['each_seed']}).\n"
+        for x in lines
+    )
+
+
+def origins_text(origins: dict[str, dict[str, str]]) -> str:
+    """`made_by` of every row for people."""
+    return "".join(
+        f"\n{row}: seeds {x['seeds']}; config {x['config_hash']}; commit {x['commit']}.\n"
+        for row, x in origins.items()
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command of the module's docstring."""
     parser = argparse.ArgumentParser(
@@ -166,11 +236,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         names = options.rows.split(",")
         rows = load_rows(options.ground_truth, options.runs, names, medians)
         table = compare(rows, get_skeleton(options.skeleton))
+        wrong = wrong_joints(rows)
+        origins = {
+            name: made_by(options.runs, row, list(rows[name]))
+            for name, row, _ in _sources(names, medians)
+        }
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    write_csv(options.table, table)
-    options.table.with_suffix(".md").write_text(markdown(table))
-    print(markdown(table))
+    write_csv(options.table, [x | origins[x["row"]] for x in [*table, *wrong]])
+    text = markdown(table) + wrong_joints_text(wrong) + origins_text(origins)
+    options.table.with_suffix(".md").write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import median_filter
+from scipy.ndimage import maximum_filter, median_filter
 
 from tdpose_jax.annotations import SequenceLabel
 
@@ -105,6 +105,32 @@ def pck_counts(
             chosen = chosen & (clip.speed >= low) & (clip.speed < high)
         counts.append([(chosen & (clip.distance <= threshold)).sum(), chosen.sum()])
     return np.array(counts)
+
+
+def wrong_joint_shares(
+    clips: Sequence[ClipErrors], threshold: float, reach: int = 2
+) -> tuple[float, float]:
+    """(bias, flicker) in percent of the labelled joints that are wrong at a threshold.
+
+    bias: their joint is wrong in more than half of its labelled frames of the clip, so
+    that no window of frames can vote it right. flicker: the joint is right at most
+    `reach` frames away. A joint can be both, or neither. NaN if no joint is wrong.
+    """
+    total = bias = flicker = 0
+    for clip in clips:
+        right = clip.labeled & (clip.distance <= threshold)
+        wrong = clip.labeled & ~right
+        mostly_wrong = wrong.sum(0) > 0.5 * clip.labeled.sum(0)
+        # The largest of each joint's frames f - reach to f + reach.
+        near_right = maximum_filter(
+            right, (2 * reach + 1, 1), mode="constant", cval=False
+        )
+        total += wrong.sum()
+        bias += (wrong & mostly_wrong).sum()
+        flicker += (wrong & near_right).sum()
+    if not total:
+        return float("nan"), float("nan")
+    return 100.0 * float(bias / total), 100.0 * float(flicker / total)
 
 
 def speed_thirds(clips: Sequence[ClipErrors]) -> list[tuple[str, tuple[float, float]]]:

@@ -1,15 +1,26 @@
 """Comparison over clips: counts, speeds, and intervals that resample whole clips."""
 
+import csv
+import json
+
 import numpy as np
 import pytest
 
-from tdpose_jax.annotations import FrameLabel, PersonLabel, SequenceLabel
+from tdpose_jax import ablations, compare_clips
+from tdpose_jax.annotations import (
+    FrameLabel,
+    PersonLabel,
+    SequenceLabel,
+    save_posetrack18,
+)
 from tdpose_jax.compare_clips import compare
 from tdpose_jax.metrics.by_clip import (
+    ClipErrors,
     bootstrap_difference,
     clip_errors,
     pck_counts,
     speed_thirds,
+    wrong_joint_shares,
 )
 from tdpose_jax.metrics.pck import pck_sums, person_box_reference
 from tdpose_jax.skeleton import JHMDB
@@ -90,6 +101,27 @@ def test_a_median_removes_jumps_and_keeps_bias():
     assert [percent(biased, n) for n in (1, 3)] == [0, 0]
 
 
+def test_wrong_joints_are_bias_flicker_both_or_neither():
+    """Columns are joints over six frames; 1 is wrong, x not labelled.
+
+    a: four wrong of six, the last two at most two frames from a right one. b: one
+    wrong, beside right ones. c: always wrong. d: two wrong of four labelled.
+    """
+    columns = ["111100", "000100", "111111", "x11x00"]
+    marks = np.array([list(column) for column in columns]).T
+    labeled = marks != "x"
+    distance = np.where(marks == "1", 0.06, 0.05)
+    clip = ClipErrors("a", distance, labeled, np.zeros(distance.shape))
+    # Wrong: 4 + 1 + 6 + 2. Bias: 4 + 6 (d: two of four are no more than half).
+    # Flicker: a's third and fourth, b's, d's third (its second is three away).
+    bias, flicker = wrong_joint_shares([clip], 0.05)
+    assert (bias, flicker) == pytest.approx((100 * 10 / 13, 100 * 4 / 13))
+    half = ClipErrors("b", distance[:, :2], labeled[:, :2], distance[:, :2])
+    both = wrong_joint_shares([clip, half], 0.05)
+    assert both == pytest.approx((100 * 14 / 18, 100 * 7 / 18))
+    assert np.isnan(wrong_joint_shares([clip], 0.06)).all()
+
+
 def test_thirds_split_the_joints_evenly(two_clips):
     truth, predicted, _ = two_clips
     clips = clip_errors(truth, predicted)
@@ -148,3 +180,42 @@ def test_rows_are_compared_over_the_seeds_they_share(two_clips):
     assert all_joints["base"]["n"] == 2 and all_joints["better"]["n"] == 2
     with pytest.raises(ValueError, match="row other shares no seed with the first row"):
         compare({"base": {"seed0": noisy}, "other": {"seed1": exact}}, JHMDB)
+
+
+def test_the_table_says_what_it_was_made_from(two_clips, tmp_path, capsys):
+    truth, predicted, _ = two_clips
+    for folder, clips in (
+        ("truth", truth),
+        ("runs/base/seed0/predictions", predicted),
+        ("runs/base/seed1/predictions", truth),
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        for clip in clips:
+            save_posetrack18(clip, tmp_path / folder / f"{clip.name}.json")
+    for seed, commit in ((0, "abc"), (1, "def")):
+        run = tmp_path / "runs/base" / f"seed{seed}"
+        (run / "config.json").write_text(json.dumps({"a": 1, "seed": seed}))
+        (run / "environment.txt").write_text(
+            f"commit {commit}\ndevices 1 x cpu\nmachine x\n"
+        )
+    table = tmp_path / "table.csv"
+    compare_clips.main(
+        [f"--ground_truth={tmp_path / 'truth'}", f"--runs={tmp_path / 'runs'}",
+         "--rows=base", "--medians=3", f"--table={table}"]
+    )  # fmt: skip
+    with table.open() as file:
+        lines = list(csv.DictReader(file))
+    assert {x["row"] for x in lines} == {"base", "base, median of 3"}
+    config = ablations.config_hash({"a": 1})
+    for line in lines:
+        made_by = line["config_hash"], line["seeds"], line["commit"]
+        assert made_by == (config, "0 1", "abc; def")
+    shares = wrong_joint_shares(clip_errors(truth, predicted), 0.05)
+    told = [
+        x["each_seed"] for x in lines if x["metric"] == "% of the joints wrong at 0.05"
+    ]
+    assert told == [f"{share:.1f} nan" for share in shares]
+    text = capsys.readouterr().out
+    assert text.strip() == table.with_suffix(".md").read_text().strip()
+    assert f"base: seeds 0 1; config {config}; commit abc; def." in text
+    assert f"(by seed: {told[0]})" in text
