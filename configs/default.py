@@ -83,9 +83,10 @@ def get_config() -> ml_collections.ConfigDict:
     loss.heatmap_encoder = "integer"  # integer [group], subpixel [ours]
     loss.mi_estimator = "vclub"  # vclub [ours], heatmap_kl [group], none
     # alpha [ours]. The estimate grows to tens of nats once q has caught up (38 after
-    # `make demo`), the heatmaps' error shrinks to 0.002 and less: with 0.1 a small HRNet learns no heatmaps, and on real video 1e-5 cost 0.7 points of
-    # PCK@0.05. q and the noisy gate, which this term alone trains, do not mind: Adam
-    # divides by the size of their gradient.
+    # `make demo`), the heatmaps' error shrinks to 0.002 and less: with 0.1 a small HRNet
+    # learns no heatmaps, and on real video 1e-5 cost 0.7 points of PCK@0.05. q and the
+    # noisy gate, which this term alone trains, do not mind: Adam divides by the size of
+    # their gradient.
     loss.mi_weight = 1e-6
     loss.sufficiency_weight = 1.0  # beta, inside alpha [ours]; 0 drops both terms
     loss.softmax_temperature = 0.05  # of heatmap softmaxes in the KL terms [group]

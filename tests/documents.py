@@ -2,10 +2,11 @@
 
     python -m tests.documents README.md CONTRIBUTING.md
 
-Each document is followed from top to bottom in a copy of the repository, beside copies
-of `make demo`'s data and runs. The downloads it names (POSETRACK17, video.mp4, ...) are
-tiny ones made here. SMALLER holds what is added to a command so that it ends in time;
-ELSEWHERE holds commands that CI runs itself, with the file that shows it.
+Each document is followed from top to bottom in a clone of the repository with its
+uncommitted changes, beside copies of `make demo`'s data and runs. The downloads it names
+(POSETRACK17, video.mp4, ...) are tiny ones made here. SMALLER holds what is added to a
+command so that it ends in time; CLONING holds those that making the clone stands for,
+ELSEWHERE those that CI runs itself, with the file that shows it.
 
 Languages: `sh` is run by bash, `python` by Python (or is a new file, if its first line is
 a comment with its path), `diff` is applied, `bibtex` and `text` are only read.
@@ -42,10 +43,10 @@ SMALLER = {
     "python main.py --config=configs/jhmdb.py": FEW_STEPS,
     "python main.py --config=configs/demo.py": FEW_STEPS,
 }
+# What `copy_repository` does.
+CLONING = ("git clone REPOSITORY tdpose", "cd tdpose")
 # Command -> the file that runs it in CI, and words there that show it.
 ELSEWHERE = {
-    "git clone REPOSITORY tdpose": (".ci/run", "in a fresh clone"),
-    "cd tdpose": (".ci/run", "in a fresh clone"),
     "make demo": (".ci/run", "make demo"),
     "make test": (".ci/run", "make test"),
     "make lint": (".ci/run", "make lint"),
@@ -111,20 +112,23 @@ def smaller(command: str) -> str:
     )
 
 
-def copy_repository(target: Path) -> None:
-    """What git would commit, and links to what `make` made."""
+def copy_repository(root: Path, target: Path) -> None:
+    """A clone of `root` in `target`, its uncommitted changes, and its .venv as a link."""
+    subprocess.run(["git", "clone", "--quiet", root, target], check=True)
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"],
-        cwd=ROOT,
+        cwd=root,
         capture_output=True,
         check=True,
         text=True,
     ).stdout
     for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
+        if (root / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
-    (target / ".venv").symlink_to(ROOT / ".venv")
+            shutil.copy2(root / name, target / name)
+        else:
+            (target / name).unlink(missing_ok=True)
+    (target / ".venv").symlink_to(root / ".venv")
 
 
 def make_downloads(target: Path) -> None:
@@ -180,7 +184,8 @@ def run_block(block: Block, folder: Path, environment: dict[str, str]) -> None:
     elif block.language == "diff":
         call(["git", "apply", "-"], input=block.text, text=True)
     elif block.language == "sh":
-        script = [smaller(c) for c in block.commands if c not in ELSEWHERE]
+        elsewhere = {*CLONING, *ELSEWHERE}
+        script = [smaller(c) for c in block.commands if c not in elsewhere]
         call(["bash", "-euo", "pipefail", "-c", "\n".join(script)])
 
 
@@ -208,7 +213,7 @@ def main() -> None:
     parser.add_argument("documents", nargs="+", type=Path)
     for document in parser.parse_args().documents:
         with tempfile.TemporaryDirectory(prefix="tdpose-documents-") as folder:
-            copy_repository(Path(folder))
+            copy_repository(ROOT, Path(folder))
             if document.name == "README.md":
                 make_downloads(Path(folder))
             follow(document.resolve(), Path(folder))

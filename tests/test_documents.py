@@ -11,7 +11,7 @@ import pytest
 
 from configs import default
 from tests import documents
-from tests.documents import ELSEWHERE, ROOT, SMALLER, read_blocks
+from tests.documents import CLONING, ELSEWHERE, ROOT, SMALLER, read_blocks
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
 
@@ -37,9 +37,49 @@ def test_ci_checks_the_documents_and_runs_what_they_leave_to_it():
         assert words in (ROOT / file).read_text(), f"{file} does not run {command}"
 
 
+def test_every_make_target_that_a_document_names_exists():
+    """In a fenced block, an indented one or a line of text."""
+    pages = [ROOT / name for name in DOCUMENTS] + sorted((ROOT / "docs").glob("*.md"))
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([\w./-]+):(?!=)", makefile, re.MULTILINE))
+    named = {}
+    for page in pages:
+        text = page.read_text()
+        for name in re.findall(r"(?:`|^ *)make\s+([a-z][\w./-]*)", text, re.MULTILINE):
+            named.setdefault(name, page.name)
+    assert {"demo", "pod-sim", "ablations-quick", "bench", "jhmdb-tinypose"} <= set(
+        named
+    )
+    assert not {name: page for name, page in named.items() if name not in targets}
+
+
+def test_the_copy_is_a_clone_with_the_uncommitted_changes(tmp_path):
+    root, copy = tmp_path / "root", tmp_path / "copy"
+
+    def git(*arguments):
+        who = ["-c", "user.name=A", "-c", "user.email=a@b.c"]
+        subprocess.run(["git", "-C", root, *who, *arguments], check=True)
+
+    subprocess.run(["git", "init", "--quiet", root], check=True)
+    for name in ("kept", "changed", "deleted"):
+        (root / name).write_text("committed")
+    (root / ".gitignore").write_text("ignored")
+    git("add", ".")
+    git("commit", "--quiet", "--message=all")
+    (root / "deleted").unlink()
+    for name in ("changed", "folder/new", "ignored"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text("not committed")
+    documents.copy_repository(root, copy)
+    found = {p.name: p.read_text() for p in copy.iterdir() if p.is_file()}
+    assert found.pop(".gitignore") and (copy / ".git").is_dir()
+    assert found == {"kept": "committed", "changed": "not committed"}
+    assert (copy / "folder/new").read_text() == "not committed"
+
+
 def test_the_tables_have_no_stale_entry():
     commands = all_commands()
-    assert not [c for c in ELSEWHERE if c not in commands]
+    assert not [c for c in (*CLONING, *ELSEWHERE) if c not in commands]
     assert not [s for s in SMALLER if not any(c.startswith(s) for c in commands)]
 
 
