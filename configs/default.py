@@ -82,7 +82,7 @@ def get_config() -> ml_collections.ConfigDict:
     loss.heatmap_sigma = 3.0  # heatmap pixels [group]
     loss.heatmap_encoder = "integer"  # integer [group], subpixel [ours]
     loss.mi_estimator = "vclub"  # vclub [ours], heatmap_kl [group], none
-    # alpha [ours]. The estimate grows to tens of nats once q has caught up (38 after
+    # alpha [ours]. The estimate reaches ten nats and more once q has caught up (15 after
     # `make demo`), the heatmaps' error shrinks to 0.002 and less: with 0.1 a small HRNet
     # learns no heatmaps, and on real video 1e-5 cost 0.7 points of PCK@0.05. q and the
     # noisy gate, which this term alone trains, do not mind: Adam divides by the size of
