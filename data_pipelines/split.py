@@ -15,16 +15,24 @@ from tdpose_jax.skeleton import Skeleton, get_skeleton
 # What to propose where the folder is missing and its name does not say.
 _DATASET_OF_SKELETON = {"posetrack": "posetrack17", "hieve": "hieve", "jhmdb": "jhmdb"}
 _DATASETS = ("posetrack17", "posetrack18", "posetrack21", "hieve", "jhmdb", "synthetic")
+# First word of a folder of the embedded data set -> flags of its build.
+_SYNTHETIC = {"demo": "", "notebook": " --sequences=16,4", "synthetic": ""}
+_WINDOW_DELTA_BUILT = 2  # unless the build is told
 
 
 def build_command(data: ml_collections.ConfigDict) -> str:
     """The command that would make the data set which `config.data` asks for."""
-    named = [d for d in _DATASETS if d in Path(data.root).name]
-    dataset = named[0] if named else _DATASET_OF_SKELETON.get(data.skeleton, "DATASET")
-    return (
-        f"python -m data_pipelines.build --dataset={dataset} --source=DIR "
-        f"--output={data.root}"
-    )
+    command = "python -m data_pipelines.build"
+    name = Path(data.root).name
+    if name.split("_")[0] in _SYNTHETIC:
+        command += f" --dataset=synthetic{_SYNTHETIC[name.split('_')[0]]}"
+    else:
+        named = [d for d in _DATASETS if d in name]
+        by_skeleton = _DATASET_OF_SKELETON.get(data.skeleton, "DATASET")
+        command += f" --dataset={named[0] if named else by_skeleton} --source=DIR"
+    if data.window_delta > _WINDOW_DELTA_BUILT:  # a narrower window is part of it
+        command += f" --window_delta={data.window_delta}"
+    return f"{command} --output={data.root}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,17 +61,22 @@ def test_missing_root(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("root", "skeleton", "dataset"),
+    ("root", "skeleton", "window_delta", "flags"),
     [
-        ("data/posetrack21", "posetrack", "posetrack21"),
-        ("data/mine", "jhmdb", "jhmdb"),
-        ("data/mine", "posetrack", "posetrack17"),
-        ("data/mine", "coco", "DATASET"),
+        ("data/posetrack21", "posetrack", 2, "posetrack21 --source=DIR"),
+        ("data/mine", "jhmdb", 2, "jhmdb --source=DIR"),
+        ("data/mine", "posetrack", 3, "posetrack17 --source=DIR --window_delta=3"),
+        ("data/mine", "coco", 2, "DATASET --source=DIR"),
+        ("data/demo", "posetrack", 0, "synthetic"),
+        ("data/demo_delta3", "posetrack", 3, "synthetic --window_delta=3"),
+        ("data/notebook", "posetrack", 2, "synthetic --sequences=16,4"),
+        ("/mnt/synthetic", "posetrack", 2, "synthetic"),
     ],
 )
-def test_build_command(root, skeleton, dataset):
-    assert f"--dataset={dataset} " in build_command(
-        data_config(root, skeleton=skeleton)
+def test_build_command(root, skeleton, window_delta, flags):
+    data = data_config(root, skeleton=skeleton, window_delta=window_delta)
+    assert build_command(data) == (
+        f"python -m data_pipelines.build --dataset={flags} --output={root}"
     )
 
 
