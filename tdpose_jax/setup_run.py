@@ -8,7 +8,7 @@ import jax
 import ml_collections
 import optax
 
-from tdpose_jax import optim, parallel
+from tdpose_jax import evaluate, heatmaps, optim, parallel
 from tdpose_jax.backends import BACKENDS
 from tdpose_jax.checkpoint import FOLDERS, load_variables
 from tdpose_jax.interop.weights_file import load_backbone
@@ -63,10 +63,23 @@ def check_config(config: ml_collections.ConfigDict) -> Skeleton:
 
 
 def _check_evaluation(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for ways to evaluate that do not go together."""
-    if config.eval.backend not in BACKENDS:
+    """Raises ValueError for ways to evaluate that do not exist or go together."""
+    for field, choices in (
+        ("backend", BACKENDS),
+        ("metric", evaluate.METRICS),
+        ("decoder", heatmaps.DECODERS),
+        ("checkpoint", tuple(FOLDERS)),
+    ):
+        if config.eval[field] not in choices:
+            raise ValueError(
+                f"eval.{field}={config.eval[field]!r}; choose one of {choices}"
+            )
+    if config.eval.metric == "pck" and config.data.eval_split.endswith("_detections"):
         raise ValueError(
-            f"eval.backend={config.eval.backend!r}; choose one of {BACKENDS}"
+            f"eval.metric='pck' with data.eval_split={config.data.eval_split!r}: PCK "
+            "compares annotated people, and a detection is of nobody known; choose "
+            f"{config.data.eval_split.removesuffix('_detections')!r}, or another metric "
+            f"of {evaluate.METRICS}"
         )
     shares_crops = config.eval.share_tolerance >= 0
     if shares_crops and (
@@ -178,6 +191,23 @@ def initial_variables(
         seed=config.seed,
         backbone_variables=load_backbone_variables(config, required),
     ).variables
+
+
+def variable_shapes(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """As `initial_variables`, but shapes only; needs no weights."""
+    parts = make_parts(config)
+    return jax.eval_shape(
+        lambda: (
+            init_state(
+                parts.model,
+                None,
+                parts.optimizer,
+                parts.auxiliary_optimizer,
+                num_frames=2 * config.data.window_delta + 1,
+                seed=config.seed,
+            ).variables
+        )
+    )
 
 
 def enable_compilation_cache() -> None:
