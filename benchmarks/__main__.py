@@ -3,8 +3,8 @@
     python -m benchmarks [NAME ...] [--rounds=N]
 
 Without names: all of `BENCHMARKS`. Earlier results of benchmarks that are left out stay
-in the table. The exit status is 1 if a benchmark fails to run; a row below its target is
-a result, not a failure.
+in the table, which is kept as runs/bench/table.md. The exit status is 1 if a benchmark
+fails to run; a row below its target is a result, not a failure.
 """
 
 import argparse
@@ -49,6 +49,7 @@ def main() -> int:
         for path in sorted(common.FOLDER.glob("*.json"))
     ]
     common.print_table(f"All of {common.FOLDER}", rows)
+    (common.FOLDER / "table.md").write_text(common.markdown_table(rows))
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

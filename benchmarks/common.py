@@ -20,9 +20,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tdpose_jax import host_memory
+
 FOLDER = Path("runs/bench")
 # Cores that other processes may keep busy during a round.
 MAX_NEIGHBOURS = 0.15
+# Worker threads of the one still spin for a while when the other already runs.
+SETTLE_SECONDS = 0.3
 CORES = 2  # the peers are measured with as many threads
 PACKAGES = ("jax", "flax", "numpy", "torch", "onnxruntime", "openvino", "tensorflow")
 
@@ -87,6 +91,7 @@ def alternate(
     ):
         busy, start, row = _others_cpu_seconds(), time.perf_counter(), {}
         for name in order:
+            time.sleep(SETTLE_SECONDS)
             began = time.perf_counter()
             contenders[name]()
             row[name] = time.perf_counter() - began
@@ -181,8 +186,13 @@ def _cpuinfo() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def pin_cores(count: int = CORES) -> None:
-    """Keeps the process on `count` cores; before jax or torch start their threads."""
+def prepare_process(count: int = CORES) -> None:
+    """Keeps the process on `count` cores, and freed memory with it, as main.py does.
+
+    Call it before jax or torch start their threads. Both sides of a comparison live in
+    this process and gain alike.
+    """
+    host_memory.keep_freed_memory()
     allowed = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, set(allowed[:count]))
 
@@ -213,6 +223,21 @@ def print_table(title: str, rows: list[Row]) -> None:
             _neighbours(row),
         )
     Console().print(table)
+
+
+def markdown_table(rows: list[Row]) -> str:
+    """The table as the README shows it."""
+    lines = [
+        "| benchmark | ours | peer | ratio | target |",
+        "| --- | --: | --: | --: | --: |",
+    ]
+    for row in rows:
+        target = "" if row.target is None else f">= {row.target:g}"
+        lines.append(
+            f"| {row.name} | {row.ours:.4g} {row.unit} | {row.peer:.4g} {row.unit} | "
+            f"{row.ratio:.2f} | {target} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _neighbours(row: Row) -> str:

@@ -11,7 +11,7 @@ from benchmarks import common, peers
 
 def main() -> None:
     flags = common.parse_rounds(__doc__, 7)
-    common.pin_cores()
+    common.prepare_process()
     import jax
     import torch
 

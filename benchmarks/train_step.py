@@ -18,7 +18,7 @@ MAX_LOSS_DIFFERENCE = 1e-3
 
 def main() -> None:
     flags = common.parse_rounds(__doc__, 3)
-    common.pin_cores()
+    common.prepare_process()
     rows = [
         measure("hrnet_w48_train_step", flags.rounds, 4, backbone_only=True,
                 freeze_backbone=False),
