@@ -103,7 +103,7 @@ def run():
 
     from data_pipelines.input_pipeline import TrainIterator, make_eval_iterator
     from data_pipelines.keyframes import KeyframeIterator
-    from tdpose_jax import parallel, setup_run, train
+    from tdpose_jax import parallel, preemption, setup_run, train
     from tdpose_jax.feature_cache import (
         CachedEvalIterator,
         CachedTrainIterator,
@@ -126,10 +126,12 @@ def run():
     workdir = Path(FLAGS.workdir)
     setup_run.check_config(config)
     processes = jax.process_index(), jax.process_count()
+    if FLAGS.mode == "cache" and jax.process_count() > 1:
+        raise ValueError(
+            f"--mode=cache uses all devices of one process, not {jax.process_count()} "
+            "processes; start it once, with --distributed=off"
+        )
     eval_batch = parallel.per_process_batch(config.eval.batch_size, "eval.batch_size")
-    train_batch = parallel.per_process_batch(
-        config.train.batch_size, "train.batch_size"
-    )
     reads_cache = config.data.feature_cache and FLAGS.mode != "cache"
     if reads_cache:
         eval_iterator = CachedEvalIterator(config, eval_batch, *processes)
@@ -142,8 +144,12 @@ def run():
             config.data, config.data.eval_split, eval_batch, *processes
         )
     if FLAGS.mode == "eval":
+        preemption.end_on_sigterm()
         train.run_evaluation(config, workdir, eval_iterator)
         return
+    train_batch = parallel.per_process_batch(
+        config.train.batch_size, "train.batch_size"
+    )
     if reads_cache:
         train_iterator = CachedTrainIterator(config, train_batch, *processes)
     else:

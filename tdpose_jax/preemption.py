@@ -19,6 +19,15 @@ log = logging.getLogger(__name__)
 EXIT_CODE = 75
 
 
+def end_on_sigterm() -> None:
+    """SIGTERM ends this process, where there is nothing to save and nobody polls.
+
+    With several processes jax's preemption service has taken the signal: it would only
+    be noted, and the process live on until SIGKILL.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 class Preempted(Exception):
     """Everything is saved; the same command continues. `EXIT_CODE` is for it."""
 

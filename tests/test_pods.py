@@ -162,6 +162,36 @@ def test_sigterm_to_one_process_saves_on_all_at_one_step(data, tmp_path):
     assert steps == list(range(1, step + 2))
 
 
+WITHOUT_STATE = """
+import sys, time
+from tdpose_jax import distributed, preemption
+address, count, index, _ = (a.split("=")[1] for a in sys.argv[1:])
+distributed.initialize("on", address, int(count), int(index), 60)
+preemption.end_on_sigterm()
+print("ready", flush=True)
+time.sleep(100)
+"""
+
+
+@slow
+def test_sigterm_ends_processes_that_have_nothing_to_save(tmp_path, monkeypatch):
+    """As in --mode=eval, where nobody asks jax's preemption service."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    program = tmp_path / "program.py"
+    program.write_text(WITHOUT_STATE)
+    processes = pod_sim.start_processes([], 2, program=program)
+    try:
+        for process in processes:
+            assert any(line == "ready\n" for line in process.stdout)
+        for process in processes:
+            process.terminate()
+        codes = [process.wait(timeout=10) for process in processes]
+        assert codes == [-signal.SIGTERM] * 2
+    finally:
+        for process in processes:
+            process.kill()
+
+
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=slow), 1])
 def test_a_killed_process_ends_the_others_in_time(data, tmp_path, victim):
     heartbeat = 10
