@@ -112,27 +112,17 @@ class Checkpoints:
         """
         step = self.latest_step if step is None else step
         folder = Path(self.workdir) / FOLDERS["latest"] / str(step)
-        try:
-            saved = load_state_tree(folder)
+        saved = load_state_tree(folder)
+        with _damage_explained(folder):
             input_state = self._latest.restore(
                 step, args=ocp.args.Composite(input=ocp.args.JsonRestore())
             )["input"]
-        except Exception as error:  # orbax and tensorstore raise many kinds
-            raise CheckpointError(
-                f"checkpoint {folder} is damaged ({_first_line(error)}). Delete that "
-                "folder to go on from the one before it, if there is one"
-            ) from error
         fields = dataclasses.asdict(target)
-        restored = {}
-        for name, value in fields.items():
-            try:
-                restored[name] = _restore_field(value, saved[name], name)
-            except (ValueError, KeyError) as error:
-                raise CheckpointError(
-                    f"checkpoint {folder} does not fit this config's model: {error}. "
-                    "Use another --workdir, or the config that made it "
-                    f"({Path(self.workdir) / 'config.json'})"
-                ) from error
+        with _misfit_explained(folder):
+            restored = {
+                name: _restore_field(value, saved[name], name)
+                for name, value in fields.items()
+            }
         return target.replace(**restored), input_state
 
     def wait(self) -> None:
@@ -179,6 +169,29 @@ def _contents(state: TrainState, input_state: dict) -> dict[str, Any]:
     }
 
 
+@contextlib.contextmanager
+def _damage_explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # orbax and tensorstore raise many kinds
+        raise CheckpointError(
+            f"checkpoint {folder} is damaged ({_first_line(error)}). Delete that "
+            "folder to go on from the one before it, if there is one"
+        ) from error
+
+
+@contextlib.contextmanager
+def _misfit_explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"checkpoint {folder} does not fit this config's model: {error}. "
+            "Use another --workdir, or the config that made it "
+            f"({folder.parents[1] / 'config.json'})"
+        ) from error
+
+
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
@@ -206,43 +219,67 @@ def load_state_tree(folder: Path) -> dict:
     """Everything of one checkpoint as numpy arrays; needs no device and no model.
 
     Raises:
-      CheckpointError: if there is no finished checkpoint in `folder`.
+      CheckpointError: if there is no finished checkpoint in `folder`, or it is damaged.
     """
-    path = Path(folder).absolute() / "state"
-    if not path.is_dir():
+    if not Path(folder).is_dir():
         raise CheckpointError(f"no finished checkpoint at {folder}")
-    checkpointer = ocp.PyTreeCheckpointer()
-    # pyrefly: ignore[missing-attribute] - orbax types it as optional
-    tree = checkpointer.metadata(path).item_metadata.tree
-    arguments = jax.tree.map(
-        lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
-        tree,
-        is_leaf=lambda x: not isinstance(x, dict | list | tuple),
-    )
-    return checkpointer.restore(path, item=tree, restore_args=arguments)
+    path = Path(folder).absolute() / "state"
+    with _damage_explained(folder):
+        checkpointer = ocp.PyTreeCheckpointer()
+        # pyrefly: ignore[missing-attribute] - orbax types it as optional
+        tree = checkpointer.metadata(path).item_metadata.tree
+        arguments = jax.tree.map(
+            lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
+            tree,
+            is_leaf=lambda x: not isinstance(x, dict | list | tuple),
+        )
+        return checkpointer.restore(path, item=tree, restore_args=arguments)
 
 
-def load_variables(workdir: Path, which: str = "best") -> tuple[dict, int]:
+def latest_step(workdir: Path) -> int | None:
+    """Step of a run's newest whole checkpoint, or None. Only looks."""
+    return _newest(Path(workdir) / FOLDERS["latest"])
+
+
+def _newest(folder: Path) -> int | None:
+    steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
+    return max(steps, default=None)
+
+
+def load_variables(
+    workdir: Path, which: str = "best", needed: dict | None = None
+) -> tuple[dict, int]:
     """({"params", "batch_stats"}, step) of a run, as numpy arrays.
 
     Args:
       which: "best" (falls back to the latest if none was evaluated) or "latest".
+      needed: the model's variables or their shapes, which the run's must fit.
 
     Raises:
-      CheckpointError: if the run has no checkpoint, or for an unknown `which`.
+      CheckpointError: if the run has no checkpoint, it is damaged or another model's, or
+        for an unknown `which`.
     """
     if which not in FOLDERS:
         raise CheckpointError(
             f"eval.checkpoint={which!r}; choose one of {', '.join(FOLDERS)}"
         )
     for kind in dict.fromkeys([which, "latest"]):
-        folder = Path(workdir) / FOLDERS[kind]
-        steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
-        if steps:
-            step = max(steps)
-            tree = load_state_tree(folder / str(step))
-            params = {**tree["params"], **(tree["frozen_params"] or {})}
-            return {"params": params, "batch_stats": tree["batch_stats"] or {}}, step
+        step = _newest(Path(workdir) / FOLDERS[kind])
+        if step is None:
+            continue
+        folder = Path(workdir) / FOLDERS[kind] / str(step)
+        tree = load_state_tree(folder)
+        variables = {
+            "params": {**tree["params"], **(tree["frozen_params"] or {})},
+            "batch_stats": tree["batch_stats"] or {},
+        }
+        if needed is not None:
+            with _misfit_explained(folder):
+                variables = {
+                    kind: fit_tree(needed[kind], tree, kind)
+                    for kind, tree in variables.items()
+                }
+        return variables, step
     raise CheckpointError(
         f"no checkpoint in {workdir}: expected {FOLDERS['latest']}/<step>; train first "
         "with main.py --mode=train --workdir=..."

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -14,6 +15,8 @@ import jax
 import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
+
+log = logging.getLogger(__name__)
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # Fields that may differ between a run and its continuation: they change what is logged
@@ -34,6 +37,14 @@ FREE_FIELDS = (
     # How a finished network is run.
     "eval.backend",
     "eval.share_tolerance",
+)
+# Fields that `--mode=eval` may change besides, and all of `eval`: a trained network can
+# be evaluated in any way, on any split. A feature cache has features of one way only.
+EVALUATION_FIELDS = (
+    "data.eval_split",
+    "data.box_score_threshold",
+    "data.feature_cache",
+    "data.feature_cache_epochs",
 )
 
 
@@ -66,13 +77,25 @@ def unflatten_config(flat: dict) -> ml_collections.ConfigDict:
     return config
 
 
-def open_run_folder(workdir: Path, config: ml_collections.ConfigDict) -> None:
+def open_run_folder(
+    workdir: Path,
+    config: ml_collections.ConfigDict,
+    num_steps: int | None = None,
+    reached: int | None = None,
+) -> None:
     """Makes the folder, or checks that it belongs to the same config.
+
+    Args:
+      num_steps: how long the run is to be trained. None: it is only evaluated; then more
+        fields may differ, and what the folder says of the run is kept.
+      reached: step of its newest checkpoint, if it has one.
 
     Raises:
       RunFolderError: if it cannot be written, or holds a run of another config; the
-        message lists the differences; or if processes were given different configs.
+        message lists the differences; or one that was trained for longer; or if
+        processes were given different configs.
     """
+    evaluates = num_steps is None
     flat = flatten_config(config)
     digest = hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).digest()
     digests = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
@@ -92,6 +115,7 @@ def open_run_folder(workdir: Path, config: ml_collections.ConfigDict) -> None:
                 f"{flat[name] if name in flat else '(absent)'} here"
                 for name in sorted(saved.keys() | flat.keys())
                 if name not in FREE_FIELDS
+                and not (evaluates and _is_evaluation_field(name))
                 and (name not in saved or name not in flat or saved[name] != flat[name])
             ]
             if differences:
@@ -99,13 +123,55 @@ def open_run_folder(workdir: Path, config: ml_collections.ConfigDict) -> None:
                     f"{workdir} holds a run of another config; use another --workdir, "
                     "or change back: " + "; ".join(differences)
                 )
-        if jax.process_index() == 0:
+            if num_steps is not None and reached is not None:
+                _check_length(workdir, saved, flat, num_steps, reached)
+        if jax.process_index() == 0 and not (evaluates and path.exists()):
             write_json(path, flat)
             (workdir / "environment.txt").write_text(describe_environment())
     except OSError as error:
         raise RunFolderError(
             f"cannot write to the run folder {workdir}: {error.strerror}"
         ) from error
+
+
+def _is_evaluation_field(name: str) -> bool:
+    return name.startswith("eval.") or name in EVALUATION_FIELDS
+
+
+def _check_length(
+    workdir: Path, saved: dict, flat: dict, num_steps: int, reached: int
+) -> None:
+    """Refuses a run that went on for longer already; warns where lengths do not mix."""
+    if reached > num_steps:
+        raise RunFolderError(
+            f"{workdir} is at step {reached} already, and train.num_steps or "
+            f"train.num_epochs asks for {num_steps}; ask for at least {reached}, or "
+            "evaluate it as it is with --mode=eval"
+        )
+    before, now = _length(saved), _length(flat)
+    if before != now and flat["optim.schedule"] != "step":
+        log.warning(
+            "%s was trained to step %d as a run of %s, now it is one of %s: with "
+            "optim.schedule=%r the learning rate jumps there, and the result is not that "
+            "of a run of %s from the start",
+            *(workdir, reached, before, now, flat["optim.schedule"], now),
+        )
+
+
+def _length(flat: dict) -> str:
+    steps = flat["train.num_steps"]
+    return f"{steps} steps" if steps else f"{flat['train.num_epochs']} epochs"
+
+
+def evaluation_changes(workdir: Path, config: ml_collections.ConfigDict) -> dict:
+    """The fields in which an evaluation differs from the run's own, with their values."""
+    path = workdir / "config.json"
+    saved = json.loads(path.read_text()) if path.exists() else {}
+    return {
+        name: value
+        for name, value in flatten_config(config).items()
+        if name in saved and _is_evaluation_field(name) and value != saved[name]
+    }
 
 
 def check_shared(workdir: Path, step: int) -> None:
@@ -188,10 +254,15 @@ class MetricLog:
             text = "".join(json.dumps(line) + "\n" for line in kept)
             _replace_text(self._path, text)
             self._file = self._path.open("a")
+        # Who reads data spares TensorFlow loading Keras; clu's import needs it.
+        without_keras = os.environ.pop("TF_USE_LEGACY_KERAS", None)
         try:
             from clu import metric_writers
         except ImportError:  # no TensorFlow: the model trains without it
             return
+        finally:
+            if without_keras is not None:
+                os.environ["TF_USE_LEGACY_KERAS"] = without_keras
         self._writer = metric_writers.AsyncMultiWriter(
             [metric_writers.SummaryWriter(str(workdir / "tensorboard"))]
         )

@@ -9,7 +9,13 @@ import ml_collections
 import numpy as np
 
 from tdpose_jax import evaluate, parallel, predictors, setup_run, steps
-from tdpose_jax.checkpoint import CheckpointError, Checkpoints, load_variables
+from tdpose_jax.checkpoint import (
+    FOLDERS,
+    CheckpointError,
+    Checkpoints,
+    latest_step,
+    load_variables,
+)
 from tdpose_jax.interop.head_file import load_head
 from tdpose_jax.preemption import Preempted, PreemptionNotice
 from tdpose_jax.progress import Profiler, Progress, format_seconds
@@ -17,6 +23,7 @@ from tdpose_jax.run_folder import (
     MetricLog,
     check_shared,
     evaluated_steps,
+    evaluation_changes,
     open_run_folder,
 )
 from tdpose_jax.tables import print_results
@@ -51,12 +58,9 @@ def run_training(
 
 
 def _train(config, workdir, train_iterator, eval_iterator, notice) -> dict:
-    # --- Folder ---------------------------------------------------------------------
-    open_run_folder(workdir, config)
-    already_evaluated = evaluated_steps(workdir)
-
-    # --- Model, objective, optimisers -----------------------------------------------
+    # --- Folder, model, objective, optimisers ---------------------------------------
     parts = setup_run.make_parts(config, train_iterator.steps_per_epoch)
+    open_run_folder(workdir, config, parts.num_steps, latest_step(workdir))
     step_fn = parallel.parallel_train_step(
         steps.make_train_step(
             parts.model,
@@ -100,6 +104,8 @@ def _train(config, workdir, train_iterator, eval_iterator, notice) -> dict:
     _log_size(host_state)
     step = int(host_state.step)
     check_shared(workdir, step)
+    # Of later steps, made and then lost with their checkpoint, nothing is left to keep.
+    already_evaluated = {s for s in evaluated_steps(workdir) if s <= step}
     metric_log = MetricLog(workdir, jax.process_index() == 0, step)
 
     def evaluates_at(step):
@@ -136,7 +142,10 @@ def _train(config, workdir, train_iterator, eval_iterator, notice) -> dict:
             try:
                 interval.append(_finite_metrics(*pending, workdir))
             except NonFiniteLossError:
-                checkpoints.wait()  # the last good one may still be under way
+                try:
+                    checkpoints.wait()  # the last good one may still be under way
+                except CheckpointError as error:
+                    log.error("%s", error)
                 raise
         pending = None
 
@@ -193,9 +202,13 @@ def _train(config, workdir, train_iterator, eval_iterator, notice) -> dict:
 def run_evaluation(
     config: ml_collections.ConfigDict, workdir: Path, eval_iterator
 ) -> dict:
-    """Evaluates `eval.head`, or a run's checkpoint, or without one the initial weights.
+    """Evaluates `eval.head`, or a run's checkpoint, or what was never trained.
 
-    A backbone-only run is thus evaluated straight from imported weights.
+    A backbone-only network is thus evaluated straight from imported weights.
+
+    Raises:
+      CheckpointError: if there is a run and its checkpoint is missing, damaged or of
+        another model.
     """
     open_run_folder(workdir, config)
     parts = setup_run.make_parts(config)
@@ -204,13 +217,14 @@ def run_evaluation(
             config.eval.head, setup_run.initial_variables(config, True)
         )
         log.info("evaluating %s, trained for %d steps", config.eval.head, step)
+    elif any((workdir / folder).is_dir() for folder in FOLDERS.values()):
+        variables, step = load_variables(
+            workdir, config.eval.checkpoint, setup_run.variable_shapes(config)
+        )
+        log.info("evaluating step %d of %s", step, workdir)
     else:
-        try:
-            variables, step = load_variables(workdir, config.eval.checkpoint)
-            log.info("evaluating step %d of %s", step, workdir)
-        except CheckpointError as error:
-            log.warning("%s; evaluating initial weights", error)
-            step, variables = 0, setup_run.initial_variables(config)
+        log.warning("no run in %s; evaluating initial weights", workdir)
+        step, variables = 0, setup_run.initial_variables(config)
     return evaluate_state(config, workdir, variables, step, parts, eval_iterator)
 
 
@@ -279,6 +293,9 @@ def evaluate_state(
         workdir,
     )
     results |= {"step": step, "seed": config.seed}
+    changes = evaluation_changes(workdir, config)
+    if changes:  # config.json tells how the run was to be evaluated
+        results["evaluated_with"] = changes
     evaluate.save_results(results, workdir / "results.json")
     if jax.process_index() == 0:
         print_results({workdir.name: results})
@@ -295,13 +312,25 @@ def _finite_metrics(step: int, metrics, batch, workdir: Path) -> dict:
     bad = [k for k, v in values.items() if not np.isfinite(v)]
     if bad:
         path = workdir / f"bad_batch_step{step}_process{jax.process_index()}.npz"
-        np.savez_compressed(path, **dict(batch.items()))
         raise NonFiniteLossError(
             f"step {step}: {', '.join(bad)} not finite (all terms: {values}). The last "
-            f"good checkpoint is kept; the batch is in {path}. A lower "
+            f"good checkpoint is kept; {_dump_batch(batch, path)}. A lower "
             "optim.learning_rate or optim.max_grad_norm may help"
         )
     return values
+
+
+def _dump_batch(batch, path: Path) -> str:
+    """Writes the batch; says where it is, or why it is not."""
+    arrays = {name: value for name, value in batch.items() if value is not None}
+    for stage, value in enumerate(arrays.pop("stage_features", ()), start=1):
+        arrays[f"stage{stage}"] = value
+    try:
+        np.savez_compressed(path, **arrays)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        return f"the batch could not be written to {path} ({error.strerror})"
+    return f"the batch is in {path}"
 
 
 def _log_size(state) -> None:

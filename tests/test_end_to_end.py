@@ -103,6 +103,7 @@ def test_jhmdb_trains_and_evaluates(tmp_path):
     assert [x["step"] for x in logged if "heatmap" in x] == [2, 4]
     assert len(list((workdir / "pictures").glob("*.png"))) == 2
     assert (workdir / "environment.txt").read_text().startswith("commit ")
+    assert list((workdir / "tensorboard").glob("events.*"))
 
 
 @needs_real

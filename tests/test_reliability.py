@@ -5,12 +5,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import main
 from data_pipelines.input_pipeline import TrainIterator, make_eval_iterator
 from tdpose_jax import checkpoint, train
 from tdpose_jax.checkpoint import CheckpointError, Checkpoints, load_state_tree
@@ -183,6 +186,22 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(data, tmp_path
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(tree))
 
 
+def test_bad_batch_of_cached_features_or_on_a_full_disk_hides_nothing(tmp_path):
+    features = tuple(np.ones((2, 3, 4, 4, c), np.float16) for c in (8, 16))
+    batch = {"frames": np.zeros((2, 3)), "stage_features": features}
+    metrics = {"heatmap": jnp.full(1, np.nan), "total": jnp.ones(1)}
+    with pytest.raises(train.NonFiniteLossError, match="step 5: heatmap not finite"):
+        train._finite_metrics(5, metrics, batch, tmp_path)
+    dumped = np.load(tmp_path / "bad_batch_step5_process0.npz")
+    assert dumped["stage1"].shape[-1] == 8 and dumped["stage2"].shape[-1] == 16
+    (tmp_path / "bad_batch_step6_process0.npz").symlink_to("/dev/full")
+    with pytest.raises(
+        train.NonFiniteLossError,
+        match="step 6: heatmap not .* could not be written to .*step6.*No space left",
+    ):
+        train._finite_metrics(6, metrics, batch, tmp_path)
+
+
 def test_every_kind_of_state_is_saved(finished):
     tree = load_state_tree(finished / "checkpoints" / str(NUM_STEPS))
     assert tree["step"] == NUM_STEPS
@@ -216,8 +235,12 @@ def test_damaged_checkpoint_names_itself_and_the_remedy(data, finished, tmp_path
             path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(CheckpointError, match=r"checkpoints/8 is damaged \(.*Delete"):
         run(make_config(data), workdir)
+    with pytest.raises(CheckpointError, match=r"checkpoints/8 is damaged \(.*Delete"):
+        checkpoint.load_variables(workdir, "latest")
     shutil.rmtree(workdir / "checkpoints" / str(NUM_STEPS))
     assert Checkpoints(workdir).latest_step == 6
+    run(make_config(data), workdir)
+    assert differences(finished, workdir) == []
 
 
 def test_another_config_lists_the_differences(data, finished):
@@ -231,6 +254,95 @@ def test_another_config_lists_the_differences(data, finished):
     assert "optim.learning_rate: 0.002 there, 0.5 here" in message
     assert "loss.mi_weight: 0.1 there, 0.25 here" in message
     assert "log_every" not in message and "use another --workdir" in message
+
+
+def evaluate(config, workdir):
+    iterator = make_eval_iterator(config.data, "val", config.eval.batch_size, 0, 1)
+    return train.run_evaluation(config, workdir, iterator)
+
+
+def test_an_evaluation_may_differ_and_leaves_the_run_as_it_was(
+    data, finished, tmp_path
+):
+    workdir = shutil.copytree(finished, tmp_path / "run")
+    (workdir / "environment.txt").write_text("commit of the training\n")
+    before = (workdir / "config.json").read_text()
+    config = make_config(data).unlock()
+    changes = {"eval.metric": "posetrack21", "eval.checkpoint": "latest"}
+    config.update_from_flattened_dict(changes)
+    results = evaluate(config, workdir)
+    assert results["step"] == NUM_STEPS
+    assert results["metric"] == "posetrack21"
+    assert results["evaluated_with"] == changes
+    assert (workdir / "config.json").read_text() == before
+    assert (workdir / "environment.txt").read_text() == "commit of the training\n"
+    config.loss.mi_weight = 0.25
+    with pytest.raises(RunFolderError, match="config; .*: loss.mi_weight: 0.1 there, "):
+        evaluate(config, workdir)
+    with pytest.raises(RunFolderError, match=": eval.checkpoint: best there, latest h"):
+        run(config, workdir)
+
+
+def test_evaluation_without_a_usable_checkpoint_is_an_error(
+    data, finished, without_evaluation, tmp_path
+):
+    """Only a folder without any run is evaluated with initial weights."""
+    config = make_config(data)
+    assert evaluate(config, tmp_path / "fresh")
+    workdir = tmp_path / "run"
+    (workdir / "checkpoints").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="no checkpoint in .*run: .*train first"):
+        evaluate(config, workdir)
+    (workdir / "checkpoints").rmdir()
+    shutil.copytree(finished / "checkpoints", workdir / "checkpoints")
+    (workdir / "config.json").unlink()
+    config.unlock().model.aggregate_blocks = 2
+    with pytest.raises(
+        CheckpointError,
+        match="checkpoints/8 does not fit this .*: tensor .* is missing",
+    ):
+        evaluate(config, workdir)
+    shutil.rmtree(workdir / "checkpoints" / str(NUM_STEPS) / "state")
+    with pytest.raises(CheckpointError, match="checkpoints/8 is damaged"):
+        evaluate(config, workdir)
+
+
+def test_a_run_that_went_on_for_longer_is_not_shortened(data, finished):
+    before = (finished / "config.json").read_text()
+    with pytest.raises(
+        RunFolderError, match="is at step 8 already, .* asks for 5; ask for at least 8"
+    ):
+        run(make_config(data, num_steps=5), finished)
+    assert (finished / "config.json").read_text() == before
+
+
+def start_main(monkeypatch, config, workdir, mode):
+    """main.run, in this process, as if its flags were these."""
+    config.train.compilation_cache = False  # the module's is in use
+    flags = types.SimpleNamespace(config=config, workdir=workdir, mode=mode)
+    monkeypatch.setattr(main, "FLAGS", flags)
+    main.run()
+
+
+def test_the_training_batch_matters_to_training_alone(data, tmp_path, monkeypatch):
+    config = make_config(data, batch_size=6)
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
+    evaluated = []
+    monkeypatch.setattr(train, "run_evaluation", lambda *_: evaluated.append(True))
+    start_main(monkeypatch, config, tmp_path, "eval")
+    assert evaluated
+    with pytest.raises(
+        ValueError, match="train.batch_size=6 is not a multiple of the 4"
+    ):
+        start_main(monkeypatch, config, tmp_path, "train")
+
+
+def test_a_feature_cache_is_written_by_one_process(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(
+        ValueError, match="--mode=cache uses .* one process, not 2 proc"
+    ):
+        start_main(monkeypatch, make_config(data), tmp_path, "cache")
 
 
 def test_unwritable_workdir(data, tmp_path):

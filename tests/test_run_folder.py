@@ -137,6 +137,27 @@ def test_processes_with_different_configs(tmp_path, monkeypatch):
         run_folder.open_run_folder(tmp_path, tiny_config.get_config())
 
 
+@pytest.mark.parametrize("schedule,warns", [("cosine", True), ("step", False)])
+def test_another_length_is_told_where_the_schedule_minds(
+    schedule, warns, tmp_path, caplog
+):
+    config = tiny_config.get_config()
+    config.optim.schedule = schedule
+    run_folder.open_run_folder(tmp_path, config, 20)
+    config.train.num_steps = 30
+    for reached in (None, 10):  # nothing was trained yet; then ten steps
+        assert not caplog.messages
+        run_folder.open_run_folder(tmp_path, config, 30, reached)
+        config.train.num_steps = 40
+    told = [
+        "trained to step 10 as a run of 30 steps, now it is one of 40 steps: with "
+        "optim.schedule='cosine' the learning rate jumps there"
+    ]
+    assert [t in m for m, t in zip(caplog.messages, told * warns, strict=True)] == [
+        True
+    ] * warns
+
+
 def test_folder_that_is_not_shared(tmp_path, monkeypatch):
     monkeypatch.setattr(
         run_folder.multihost_utils, "process_allgather", lambda x: np.stack([x, 0 * x])
