@@ -22,6 +22,7 @@ from tdpose_jax.video import outputs, predict
 from tdpose_jax.video.journal import Journal, JournalError
 from tdpose_jax.video.poses import Boxes, FramePoses
 from tdpose_jax.video.smooth import smoothed
+from tests.real_data import REAL, needs_real
 from tests.video.media import set_rotation, write_video
 
 
@@ -293,6 +294,33 @@ def test_an_edited_box_file_or_detector_is_another_run(
     detector.write_bytes(b"two")
     assert predict.main(arguments) == 2
     assert "holds another run (detector: " in capsys.readouterr().err
+
+
+@needs_real
+def test_real_people_from_the_detector_to_the_file(tmp_path, capsys):
+    """Real weights of both networks: every joint that is sure lies on its person."""
+    weights = REAL / "weights"
+    status = predict.main(
+        [str(REAL / "video/gym.mp4"), f"--output={tmp_path}", "--end=4",
+         f"--detector={weights / 'yolox_nano.onnx'}", "--batch_size=4",
+         f"--checkpoint={weights / 'tinypose_256x192.npz'}"]
+    )  # fmt: skip
+    assert status == 0, capsys.readouterr().err
+    frames = journal_frames(tmp_path)
+    assert [frame["index"] for frame in frames] == [0, 1, 2, 3]
+    assert min(len(frame["track_id"]) for frame in frames) >= 2
+    assert len(set.intersection(*(set(f["track_id"]) for f in frames))) >= 2
+    found = load_annotations(tmp_path / "posetrack18" / "gym.json")
+    persons = [p for frame in found.frames for p in frame.persons]
+    assert len(persons) == sum(len(frame["track_id"]) for frame in frames)
+    inside = []
+    for person in persons:
+        left, top, width, height = person.person_box_xywh
+        (x, y), sure = person.keypoints_xyv[:, :2].T, person.joint_scores > 0.5
+        x, y = (x[sure] - left) / width, (y[sure] - top) / height
+        inside.extend((x > -0.1) & (x < 1.1) & (y > -0.1) & (y < 1.1))
+    assert len(inside) > 8 * len(persons) and np.mean(inside) > 0.95
+    assert '"whyNoMotion":"This network looks' in (tmp_path / "report.html").read_text()
 
 
 def test_journal_keeps_float32_exactly(tmp_path):
