@@ -151,3 +151,26 @@ def lines_figure(
     axes.set_ylabel(unit)
     axes.legend(fontsize=8)
     return figure
+
+
+def bars_figure(rows: Mapping[str, Sequence[Mapping[str, float]]], unit: str) -> Figure:
+    """Rows side by side: a group of bars per quantity, the mean of a row's runs each.
+
+    Args:
+      rows: a row's runs, which are dots on its bar; all have the same quantities.
+      unit: of the quantities.
+    """
+    figure = Figure(figsize=(7.2, 2.6), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    names = list(next(iter(rows.values()))[0])
+    width = 0.8 / len(rows)
+    for i, (row, runs) in enumerate(rows.items()):
+        x = np.arange(len(names)) + (i - (len(rows) - 1) / 2) * width
+        values = np.array([[run[name] for name in names] for run in runs])
+        axes.bar(x, values.mean(0), width, label=row, alpha=0.7)
+        for run in values:
+            axes.plot(x, run, ".", color="black", markersize=3)
+    axes.set_xticks(range(len(names)), names, fontsize=7)
+    axes.set_ylabel(unit)
+    axes.legend(fontsize=8)
+    return figure

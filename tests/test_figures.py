@@ -67,3 +67,22 @@ def test_lines_over_a_common_axis():
     assert axes.get_ylabel() == "nats"
     with pytest.raises(KeyError):
         figures.lines_figure(points, "x", ("r",), "nats")
+
+
+def test_bars_are_means_and_dots_are_runs():
+    rows = {
+        "before": [{"knee": 1.0, "total": 2.0}, {"knee": 3.0, "total": 4.0}],
+        "after": [{"total": 9.0, "knee": 8.0}],
+    }
+    (axes,) = figures.bars_figure(rows, "AP").axes
+    heights = [[bar.get_height() for bar in bars] for bars in axes.containers]
+    assert heights == [[2.0, 3.0], [8.0, 9.0]]
+    assert [line.get_ydata().tolist() for line in axes.lines] == [
+        [1, 2],
+        [3, 4],
+        [8, 9],
+    ]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["knee", "total"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(rows)
+    left, right = (bars[0].get_x() + bars[0].get_width() for bars in axes.containers)
+    assert left == pytest.approx(0) and right == pytest.approx(0.4)  # side by side
