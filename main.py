@@ -44,22 +44,8 @@ def main(argv):
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     logging.getLogger("absl").setLevel(logging.WARNING)
-    # Says that there is no TPU, and that a checkpoint has no metadata; both are usual.
+    # Says that there is no TPU.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
-    for name in ("absl", None):
-        for handler in logging.getLogger(name).handlers:
-            handler.addFilter(
-                lambda record: "Metadata file does not exist" not in str(record.msg)
-            )
-    # TensorFlow only decodes pictures here: it need not talk about itself,
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    # nor import Keras, and with it pandas and matplotlib: 0.8 s for nothing.
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    # Nobody has to install what it then misses.
-    logging.getLogger("tensorflow").addFilter(
-        lambda record: "tf_keras" not in str(record.msg)
-    )
 
     import jax
 
@@ -99,20 +85,20 @@ def main(argv):
 def run():
     """What each process does once all are joined."""
     import jax
-    import tensorflow as tf
 
+    import data_pipelines
     from data_pipelines.input_pipeline import TrainIterator, make_eval_iterator
     from data_pipelines.keyframes import KeyframeIterator
-    from tdpose_jax import parallel, preemption, setup_run, train
+    from tdpose_jax import host_memory, parallel, preemption, setup_run, train
     from tdpose_jax.feature_cache import (
         CachedEvalIterator,
         CachedTrainIterator,
         write_cache,
     )
 
-    tf.get_logger().setLevel("ERROR")  # it would warn that there is no other Keras
-    tf.config.set_visible_devices([], "GPU")
-    tf.config.set_visible_devices([], "TPU")
+    data_pipelines.keep_tensorflow_off_accelerators()
+    if jax.default_backend() == "cpu":
+        host_memory.keep_freed_memory()
     config = FLAGS.config
     if config.train.compilation_cache:
         setup_run.enable_compilation_cache()

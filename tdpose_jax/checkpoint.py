@@ -7,6 +7,7 @@ when it is whole, so that one that was not finished is never listed.
 
 import contextlib
 import dataclasses
+import logging
 import math
 import re
 from collections.abc import Iterator
@@ -22,6 +23,10 @@ from tdpose_jax.train_state import TrainState, fit_tree
 
 FOLDERS = {"latest": "checkpoints", "best": "checkpoint_best"}
 
+# Orbax warns of checkpoints without metadata of the user's, which ours never have.
+logging.getLogger("absl").addFilter(
+    lambda record: "Metadata file does not exist" not in str(record.msg)
+)
 
 # What file systems and tensorstore say when the disk, not the program, is at fault.
 _DISK_FAULTS = re.compile(
