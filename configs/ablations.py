@@ -52,6 +52,8 @@ def get_config(row="tdmi"):
     config = demo.get_config("tdmi")
     # A killed run goes on from here rather than from the start.
     config.train.save_every_steps = 50
+    # How hard each term pulls; as much work as two to three steps at each log line.
+    config.train.log_gradient_norms = True
     # `python -m tdpose_jax.learned` pictures a finished run better.
     config.eval.num_pictures = 0
     config.update_from_flattened_dict(ROWS[row])
