@@ -25,7 +25,8 @@ def get_config(row="tdmi"):
     config.loss.mi_hidden = 16
     config.optim.warmup_steps = 10
     config.train.log_every_steps = 50 if is_backbone else 10
-    config.train.log_gradient_norms = False  # five passes a line, and a line in 10 steps
+    # Several passes a line, and a line every ten steps.
+    config.train.log_gradient_norms = False
     config.train.save_every_steps = 1000
     config.train.num_steps = 250 if is_backbone else 60
     config.eval.num_pictures = 2
