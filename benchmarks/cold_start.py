@@ -31,7 +31,7 @@ def main() -> None:
         if not Path(path).is_dir():
             common.skip("cold start", f"{path} is missing; `make demo` makes it")
             return
-    common.prepare_process()
+    common.pin_cores()
     watch = common.Stopwatch({name: [] for name in LIMITS}, 0.0)
     for _ in range(flags.rounds):
         with tempfile.TemporaryDirectory() as folder:

@@ -20,8 +20,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tdpose_jax import host_memory
-
 FOLDER = Path("runs/bench")
 # Cores that other processes may keep busy during a round.
 MAX_NEIGHBOURS = 0.15
@@ -186,13 +184,8 @@ def _cpuinfo() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def prepare_process(count: int = CORES) -> None:
-    """Keeps the process on `count` cores, and freed memory with it, as main.py does.
-
-    Call it before jax or torch start their threads. Both sides of a comparison live in
-    this process and gain alike.
-    """
-    host_memory.keep_freed_memory()
+def pin_cores(count: int = CORES) -> None:
+    """Keeps the process on `count` cores; before jax or torch start their threads."""
     allowed = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, set(allowed[:count]))
 

@@ -23,7 +23,7 @@ MIN_SCORE = 0.2
 
 def main() -> None:
     flags = common.parse_rounds(__doc__, 7)
-    common.prepare_process()
+    common.pin_cores()
     import torch
 
     from tdpose_jax.backends import BackendError, make_backend

@@ -16,7 +16,7 @@ BATCH, HEIGHT, WIDTH, CHANNELS, GROUPS, DILATION = 4, 96, 72, 48, 12, 3
 
 def main() -> None:
     flags = common.parse_rounds(__doc__, 7)
-    common.prepare_process()
+    common.pin_cores()
     import jax
     import jax.numpy as jnp
     import torch

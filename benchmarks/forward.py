@@ -11,7 +11,7 @@ from benchmarks import common, peers
 
 def main() -> None:
     flags = common.parse_rounds(__doc__, 7)
-    common.prepare_process()
+    common.pin_cores()
     import jax
     import torch
 

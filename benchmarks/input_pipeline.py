@@ -148,7 +148,7 @@ def report(rate: dict[str, float], kilobytes: float) -> None:
 
 def main() -> None:
     flags = common.parse_rounds(__doc__, 9)
-    common.prepare_process(1)  # figures are per core
+    common.pin_cores(1)  # figures are per core
     import tensorflow as tf
 
     cv2.setNumThreads(1)

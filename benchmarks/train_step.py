@@ -5,12 +5,14 @@
 Ours is `steps.make_train_step` under jit with donated state: normalisation, targets,
 forward, objective, backward, Adam, training accuracy. The peer is the exported PyTorch
 module with the same objective and Adam (`torch_training`), channels_last, two threads.
+As in main.py freed buffers stay with the process, the peer's, too.
 The losses of the first step are compared before anything is timed.
 """
 
 import numpy as np
 
 from benchmarks import common, peers
+from tdpose_jax import host_memory
 
 # Of the loss of the first step, between frameworks.
 MAX_LOSS_DIFFERENCE = 1e-3
@@ -18,7 +20,8 @@ MAX_LOSS_DIFFERENCE = 1e-3
 
 def main() -> None:
     flags = common.parse_rounds(__doc__, 3)
-    common.prepare_process()
+    common.pin_cores()
+    host_memory.keep_freed_memory()
     rows = [
         measure("hrnet_w48_train_step", flags.rounds, 4, backbone_only=True,
                 freeze_backbone=False),

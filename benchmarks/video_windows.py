@@ -21,7 +21,7 @@ TARGET = 4.0
 
 def main() -> None:
     flags = common.parse_rounds(__doc__, 3)
-    common.prepare_process()
+    common.pin_cores()
     from configs import demo
 
     rows = []
