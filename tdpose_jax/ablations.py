@@ -96,8 +96,10 @@ class Run:
         results = self.folder / "results.json"
         if not results.exists():
             return False
-        step = json.loads(results.read_text())["step"]
-        return step == self.config["train.num_steps"]
+        found = json.loads(results.read_text())
+        # Evaluated another way since: main.py trains no more and evaluates as configured.
+        as_configured = "evaluated_with" not in found
+        return as_configured and found["step"] == self.config["train.num_steps"]
 
 
 def load_config_file(path: Path) -> ModuleType:

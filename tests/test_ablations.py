@@ -178,6 +178,15 @@ def test_an_unfinished_run_is_not_taken_for_a_finished_one(program, tmp_path):
     assert not run.is_finished()
 
 
+def test_a_run_evaluated_another_way_is_evaluated_again(program, tmp_path):
+    (run,) = make_runs(tmp_path, (0,))
+    ablations.train_all([run], ablations.Runner(program), False)
+    path = run.folder / "results.json"
+    results = json.loads(path.read_text())
+    path.write_text(json.dumps(results | {"evaluated_with": ["eval.flip_test: True"]}))
+    assert not run.is_finished()
+
+
 def test_a_folder_of_another_run_is_refused(program, tmp_path):
     (run,) = make_runs(tmp_path, (0,))
     ablations.train_all([run], ablations.Runner(program), False)
