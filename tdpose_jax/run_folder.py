@@ -254,15 +254,10 @@ class MetricLog:
             text = "".join(json.dumps(line) + "\n" for line in kept)
             _replace_text(self._path, text)
             self._file = self._path.open("a")
-        # Who reads data spares TensorFlow loading Keras; clu's import needs it.
-        without_keras = os.environ.pop("TF_USE_LEGACY_KERAS", None)
         try:
             from clu import metric_writers
         except ImportError:  # no TensorFlow: the model trains without it
             return
-        finally:
-            if without_keras is not None:
-                os.environ["TF_USE_LEGACY_KERAS"] = without_keras
         self._writer = metric_writers.AsyncMultiWriter(
             [metric_writers.SummaryWriter(str(workdir / "tensorboard"))]
         )
