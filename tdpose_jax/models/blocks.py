@@ -109,7 +109,9 @@ class BasicBlock(nn.Module):
     The shortcut is a 1x1 convolution with BatchNorm where the channels change.
 
     Attributes:
-      silent_inputs: so many of the first input channels start with zero weights.
+      silent_inputs: so many of the first input channels start with zero weights; where
+        the others are as many as `features`, the shortcut starts as their identity,
+        which is what it would be without the silent ones.
     """
 
     features: int
@@ -126,6 +128,8 @@ class BasicBlock(nn.Module):
         y = nn.relu(BatchNorm(self.dtype, self.axis_name, name="bn1")(y, train))
         y = Conv(self.features, dtype=self.dtype, name="conv2")(y)
         y = BatchNorm(self.dtype, self.axis_name, name="bn2")(y, train)
+        if self.silent_inputs and x.shape[-1] - self.silent_inputs == self.features:
+            kernel_init = init.keep_last
         x = _shortcut(self, x, self.features, train, kernel_init)
         return keep(nn.relu(y + x))
 

@@ -76,6 +76,28 @@ def test_silent_motion_starts_from_the_single_frame_row():
         assert not kernel[:, :, :16].any() and kernel[:, :, 16:].all()
 
 
+def test_with_as_many_channels_it_starts_with_the_single_frame_rows_shortcut():
+    """The keyframe's feature has 4 channels here; 48 and 48 in the paper's network."""
+    shape = jax.ShapeDtypeStruct((1, 5, 64, 64, 3), jnp.float32)
+    full, single = (
+        tiny_tdmi(channels=4, silent_motion=True, **fields)
+        for fields in ({}, {"difference_stages": (), "disentangle": False})
+    )
+    variables = full.lazy_init(jax.random.key(0), shape)
+    params = variables["params"]
+    first = dict(params["aggregate.0"])
+    first["conv1"] = {"kernel": first["conv1"]["kernel"][:, :, 4:]}
+    del first["downsample.0"], first["downsample.1"]
+    kept = {k: params[k] for k in ("backbone", "pose_head")} | {"aggregate.0": first}
+    stats = dict(variables["batch_stats"])
+    frames = clip()
+    maps, out = full.apply(variables, frames)
+    alone, _ = single.apply({"params": kept, "batch_stats": stats}, frames)
+    assert out["motion_useful"].any() and maps.any()
+    # BatchNorm's epsilon is what is left between the two.
+    np.testing.assert_allclose(maps, alone, atol=1e-4 * np.abs(alone).max())
+
+
 def test_the_order_of_supporting_frames_matters(full):
     model, variables, apply = full
     frames = clip()
