@@ -72,7 +72,8 @@ def get_config() -> ml_collections.ConfigDict:
     model.disentangle = True  # split motion into useful and noisy [paper]
     model.gate_reduction = 4  # [ours]
     model.aggregate_blocks = 3  # [group]
-    # Aggregation's weights of motion start at zero: the single-frame row's start [ours]
+    # Aggregation's weights of motion start at zero, and its shortcut as the keyframe's
+    # identity where channels allow: the single-frame row's start [ours]
     model.silent_motion = True
     model.spatio_temporal = False  # TDMI-ST [paper; details ours]
     model.spatio_temporal_blocks = 2  # [ours]
