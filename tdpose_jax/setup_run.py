@@ -181,6 +181,15 @@ def initial_variables(
     Args:
       required: see `load_backbone_variables`.
     """
+    return _variables(config, load_backbone_variables(config, required))
+
+
+def variable_shapes(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """As `initial_variables`, but shapes only; needs no weights."""
+    return jax.eval_shape(lambda: _variables(config, None))
+
+
+def _variables(config, backbone_variables):
     parts = make_parts(config)
     return init_state(
         parts.model,
@@ -189,25 +198,8 @@ def initial_variables(
         parts.auxiliary_optimizer,
         num_frames=2 * config.data.window_delta + 1,
         seed=config.seed,
-        backbone_variables=load_backbone_variables(config, required),
+        backbone_variables=backbone_variables,
     ).variables
-
-
-def variable_shapes(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """As `initial_variables`, but shapes only; needs no weights."""
-    parts = make_parts(config)
-    return jax.eval_shape(
-        lambda: (
-            init_state(
-                parts.model,
-                None,
-                parts.optimizer,
-                parts.auxiliary_optimizer,
-                num_frames=2 * config.data.window_delta + 1,
-                seed=config.seed,
-            ).variables
-        )
-    )
 
 
 def enable_compilation_cache() -> None:
