@@ -13,7 +13,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(PY),$(PIP))
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test test-slow stress pod-sim bench ablations ablations-quick jhmdb-tinypose lint notebooks docs readme-check clean
+.PHONY: help demo test test-slow stress pod-sim bench ablations ablations-quick jhmdb-tinypose jhmdb-tinypose-sweep lint notebooks docs readme-check clean
 
 help:
 	@echo "make demo   install, build the embedded data, train, evaluate, show two tables"
@@ -24,6 +24,7 @@ help:
 	@echo "make pod-sim [PROCESSES=4]  train the demo in several processes on this machine"
 	@echo "make ablations-quick  the method's parts, 18 runs, half an hour; make ablations: overnight"
 	@echo "make jhmdb-tinypose JHMDB=DIR TINYPOSE=FILE  does TDMI help on real video?"
+	@echo "make jhmdb-tinypose-sweep ...  and one knob at a time, why not more"
 	@echo "make bench  all benchmarks beside their peers; half an hour on a quiet machine"
 	@echo "make stress  kill and resume a run 40 times; make test-slow  the long tests"
 	@echo "make clean  remove what demo, notebooks and docs made"
@@ -113,8 +114,25 @@ jhmdb-tinypose: data/jhmdb_features/cache.json
 		--metric=PCK@0.05.total --set data.feature_cache=data/jhmdb_features \
 		--set model.backbone_weights=$(TINYPOSE) --set eval.num_pictures=0
 	@$(PY) -m tdpose_jax.compare_clips --ground_truth=data/jhmdb/ground_truth/val \
-		--runs=runs/jhmdb_tinypose --rows=$(REAL_ROWS) --medians=3,5 \
+		--runs=runs/jhmdb_tinypose --rows=$(REAL_ROWS) --medians=3,5 --oracles=3,5,9 \
 		--table=results/jhmdb_tinypose_clips.csv
+
+# One knob at a time, one seed, cached features; then the span of the window without cache.
+data/jhmdb_span4/manifest.json: | $(VENV)/.run
+	@$(PY) -m data_pipelines.build --dataset=jhmdb --source=$(JHMDB) --window_delta=4 \
+		--output=data/jhmdb_span4
+
+SWEEP := $(PY) -m tdpose_jax.ablations --config=configs/jhmdb_tinypose_sweep.py --seeds=0 \
+	--metric=PCK@0.05.total --set model.backbone_weights=$(TINYPOSE) \
+	--set eval.num_pictures=0
+S := @single_frame
+
+jhmdb-tinypose-sweep: data/jhmdb_features/cache.json data/jhmdb_span4/manifest.json
+	@$(SWEEP) --set data.feature_cache=data/jhmdb_features \
+		--output=runs/jhmdb_tinypose_sweep --table=results/jhmdb_tinypose_sweep.csv \
+		--rows=single_frame,tdmi$S,tdmi-groups1$S,tdmi-groups8$S,tdmi-plain_conv$S,tdmi-loud_motion$S,tdmi-mi_tenth$S,tdmi-mi_tenfold$S,single_frame-half_rate$S,tdmi-half_rate,single_frame-double_rate$S,tdmi-double_rate,single_frame-batch4$S,tdmi-batch4,single_frame-long$S,tdmi-long,single_frame-large$S,tde_rdm-large,tdmi_st-large$S-large
+	@$(SWEEP) --output=runs/jhmdb_tinypose_span --table=results/jhmdb_tinypose_span.csv \
+		--rows=single_frame,tdmi$S,tdmi-span1$S,tdmi-span4$S
 
 bench: $(VENV)/.test data/demo/manifest.json
 	@$(PY) -m benchmarks

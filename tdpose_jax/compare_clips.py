@@ -2,7 +2,7 @@
 
     python -m tdpose_jax.compare_clips --ground_truth=data/jhmdb/ground_truth/val \\
         --runs=runs/jhmdb_tinypose --rows=single_frame,tde,tde_rdm,tdmi,tdmi_st \\
-        --table=results/jhmdb_tinypose_clips.csv
+        --medians=3,5 --oracles=5,9 --table=results/jhmdb_tinypose_clips.csv
 
 reads RUNS/ROW/seedN/predictions, as `tdpose_jax.ablations` leaves them. The first row is
 the baseline of every difference, and of its wrong joints the table says how many are
@@ -40,34 +40,47 @@ WRONG_JOINTS = (
 
 
 def load_rows(
-    ground_truth_dir: Path, runs: Path, rows: Sequence[str], medians: Sequence[int] = ()
+    ground_truth_dir: Path,
+    runs: Path,
+    rows: Sequence[str],
+    medians: Sequence[int] = (),
+    oracles: Sequence[int] = (),
 ) -> dict[str, Seeds]:
     """Row -> seeds -> clips.
 
     Args:
       medians: adds the first row's predictions, median filtered over so many frames.
+      oracles: the same along the true motion, see `clip_errors`.
 
     Raises:
       FileNotFoundError: if a row has no finished run.
     """
     ground_truth = load_ground_truth(ground_truth_dir)
     found = {}
-    for name, row, frames in _sources(rows, medians):
+    for name, row, *filtered in _sources(rows, medians, oracles):
         folders = sorted((runs / row).glob("seed*/predictions"))
         if not folders:
             raise FileNotFoundError(f"no finished run in {runs / row}/seed*")
         found[name] = {
-            f.parent.name: clip_errors(ground_truth, load_ground_truth(f), frames)
+            f.parent.name: clip_errors(ground_truth, load_ground_truth(f), *filtered)
             for f in folders
         }
     return found
 
 
-def _sources(rows: Sequence[str], medians: Sequence[int]) -> list[tuple[str, str, int]]:
-    """(name in the table, row whose runs it reads, frames of the median)."""
-    return [(row, row, 1) for row in rows] + [
-        (f"{rows[0]}, median of {n}", rows[0], n) for n in medians
-    ]
+def _sources(
+    rows: Sequence[str], medians: Sequence[int], oracles: Sequence[int]
+) -> list[tuple[str, str, int, bool]]:
+    """(name in the table, row whose runs it reads, frames of the median, true motion)."""
+    first = rows[0]
+    return (
+        [(row, row, 1, False) for row in rows]
+        + [(f"{first}, median of {n}", first, n, False) for n in medians]
+        + [
+            (f"{first}, median of {n} along the true motion", first, n, True)
+            for n in oracles
+        ]
+    )
 
 
 def made_by(runs: Path, row: str, seeds: Sequence[str]) -> dict[str, str]:
@@ -108,11 +121,12 @@ def wrong_joints(rows: dict[str, Seeds]) -> list[dict]:
 
 
 def compare(rows: dict[str, Seeds], skeleton: Skeleton) -> list[dict]:
-    """One dict per row and part: all joints, thirds by speed, single joints.
+    """One dict per row and part: all joints, thirds by speed, joints, clips.
 
     Keys: row, part, metric, n (seeds), mean and std over seeds; over the seeds shared
-    with the first row: difference to it with the bootstrap interval over clips, and the
-    least and greatest difference of a seed.
+    with the first row: difference to it with the bootstrap interval over clips (NaN for
+    a single clip), and the least and greatest difference of a seed. The first row's
+    worst clip stands first.
     """
     baseline = next(iter(rows.values()))
     parts = [("all", t, {}) for t in JHMDB_THRESHOLDS]
@@ -122,6 +136,7 @@ def compare(rows: dict[str, Seeds], skeleton: Skeleton) -> list[dict]:
         for name, limits in speed_thirds(next(iter(baseline.values())))
     ]
     parts += [(skeleton.joints[j], finest, {"joint": j}) for j in skeleton.evaluated]
+    parts += [(f"clip {name}", finest, {"clip": name}) for name in _worst_first(baseline)]
     table = []
     for part, threshold, choice in parts:
         base = {
@@ -140,6 +155,8 @@ def compare(rows: dict[str, Seeds], skeleton: Skeleton) -> list[dict]:
             difference, low, high = bootstrap_difference(
                 [base[seed] for seed in shared], [counts[seed] for seed in shared]
             )
+            if "clip" in choice:
+                low = high = float("nan")
             paired = [_percent(counts[seed]) - _percent(base[seed]) for seed in shared]
             table.append(
                 {
@@ -163,7 +180,16 @@ def _std(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
-def _counts(clips, threshold, joint=None, **choice) -> np.ndarray:
+def _worst_first(seeds: Seeds) -> list[str]:
+    counts = sum(pck_counts(clips, min(JHMDB_THRESHOLDS)) for clips in seeds.values())
+    names = [clip.name for clip in next(iter(seeds.values()))]
+    percent = counts[:, 0] / np.maximum(counts[:, 1], 1)
+    return [names[i] for i in np.argsort(percent, kind="stable")]
+
+
+def _counts(clips, threshold, joint=None, clip=None, **choice) -> np.ndarray:
+    if clip is not None:
+        clips = [c for c in clips if c.name == clip]
     if joint is not None:
         clips = [
             ClipErrors(
@@ -190,11 +216,12 @@ def markdown(table: Sequence[dict]) -> str:
         "| --- | --- | --- | --: | --: | --: | --: | --- | --- |",
     ]
     for line in table:
-        std = "" if line["std"] != line["std"] else f"{line['std']:.2f}"
+        std = "" if np.isnan(line["std"]) else f"{line['std']:.2f}"
+        interval = f"{line['ci_low']:+.2f} to {line['ci_high']:+.2f}"
         lines.append(
             f"| {line['part']} | {line['metric']} | {line['row']} | {line['n']} "
             f"| {line['mean']:.2f} | {std} | {line['difference']:+.2f} "
-            f"| {line['ci_low']:+.2f} to {line['ci_high']:+.2f} "
+            f"| {'' if np.isnan(line['ci_low']) else interval} "
             f"| {line['least_of_a_seed']:+.2f}, {line['greatest_of_a_seed']:+.2f} |"
         )
     return "\n".join(lines) + "\n"
@@ -229,17 +256,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", required=True, help="the baseline first")
     parser.add_argument("--table", required=True, type=Path, help="<name>.csv to write")
     parser.add_argument("--medians", default="", help="3,5: filter the first row, too")
+    parser.add_argument(
+        "--oracles", default="", help="5,9: and along the joints' true motion"
+    )
     parser.add_argument("--skeleton", default="jhmdb")
     options = parser.parse_args(arguments)
     try:
-        medians = [int(n) for n in filter(None, options.medians.split(","))]
         names = options.rows.split(",")
-        rows = load_rows(options.ground_truth, options.runs, names, medians)
+        filtered = [
+            [int(n) for n in filter(None, text.split(","))]
+            for text in (options.medians, options.oracles)
+        ]
+        rows = load_rows(options.ground_truth, options.runs, names, *filtered)
         table = compare(rows, get_skeleton(options.skeleton))
         wrong = wrong_joints(rows)
         origins = {
             name: made_by(options.runs, row, list(rows[name]))
-            for name, row, _ in _sources(names, medians)
+            for name, row, *_ in _sources(names, *filtered)
         }
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

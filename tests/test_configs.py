@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from configs import jhmdb_tinypose_sweep
 from tdpose_jax import setup_run, steps
 from tdpose_jax.run_folder import flatten_config, unflatten_config
 from tdpose_jax.shapes import SAMPLE_ID_BYTES, PoseBatch
@@ -132,6 +133,25 @@ def test_contradictions_are_named(change, message):
 def test_demo_rows_list_the_choices():
     with pytest.raises(ValueError, match="tdmi, single_frame, backbone"):
         get_config("demo", "full")
+
+
+@pytest.mark.parametrize("variant", jhmdb_tinypose_sweep.VARIANTS)
+def test_a_variant_of_the_real_rows_changes_what_it_says(variant):
+    changes = jhmdb_tinypose_sweep.VARIANTS[variant]
+    base = flatten_config(get_config("jhmdb_tinypose", "tdmi"))
+    config = get_config("jhmdb_tinypose_sweep", f"tdmi-{variant}")
+    assert all(base[field] != value for field, value in changes.items())
+    assert flatten_config(config) == base | changes
+    setup_run.make_parts(config)
+
+
+def test_real_rows_and_variants_list_the_choices():
+    plain = get_config("jhmdb_tinypose_sweep", "tde")
+    assert plain.to_dict() == get_config("jhmdb_tinypose", "tde").to_dict()
+    with pytest.raises(ValueError, match="no variant 'rate'; choose one of groups1, .*"):
+        get_config("jhmdb_tinypose_sweep", "tdmi-rate")
+    with pytest.raises(ValueError, match="choose one of single_frame, tde, "):
+        get_config("jhmdb_tinypose_sweep", "full-long")
 
 
 def test_a_frozen_backbone_needs_weights():

@@ -101,6 +101,53 @@ def test_a_median_removes_jumps_and_keeps_bias():
     assert [percent(biased, n) for n in (1, 3)] == [0, 0]
 
 
+def test_the_true_motion_helps_where_joints_move_and_only_there():
+    """A fast joint's median is far from it; along its motion one bad frame is voted out.
+
+    The third frame is off by 50 and the fourth not labelled, its prediction absurd.
+    """
+    xy = np.zeros((7, 15, 2))
+    xy[..., 0] = 40.0 * np.arange(7)[:, None] ** 2
+    visible = np.ones((7, 15))
+    visible[3] = 0
+    predicted = xy.copy()
+    predicted[2] += 50
+    predicted[3] = 1e6
+    truth, biased = [sequence("a", xy, visible)], [sequence("a", xy + 10)]
+
+    def correct(predictions, *median):
+        (clip,) = clip_errors(truth, predictions, *median)
+        assert np.isfinite(clip.distance[clip.labeled]).all()
+        return (clip.labeled & (clip.distance <= 0.05)).any(1).astype(int).tolist()
+
+    assert correct([sequence("a", predicted)]) == [1, 1, 0, 0, 1, 1, 1]
+    assert correct([sequence("a", predicted)], 5) == [1, 1, 0, 0, 0, 0, 1]
+    assert correct([sequence("a", predicted)], 5, True) == [1, 1, 1, 0, 1, 1, 1]
+    assert correct(biased, 5, True) == [0] * 7
+    still = clip_errors([sequence("a", predicted * 0)], [sequence("a", predicted)], 5)
+    along = clip_errors(
+        [sequence("a", predicted * 0)], [sequence("a", predicted)], 5, True
+    )
+    np.testing.assert_allclose(along[0].distance, still[0].distance)
+
+
+def test_the_worst_clip_is_listed_first(two_clips):
+    truth, predicted, (xy, *_) = two_clips
+    exact = [sequence("a", xy[0])]
+    errors = clip_errors(truth, exact + predicted[1:])
+    perfect = clip_errors(truth, truth)
+    table = compare({"base": {"seed0": errors}, "best": {"seed0": perfect}}, JHMDB)
+    clips = [x for x in table if x["part"].startswith("clip ")]
+    assert [(x["part"], x["row"]) for x in clips] == [
+        ("clip b", "base"), ("clip b", "best"), ("clip a", "base"), ("clip a", "best"),
+    ]  # fmt: skip
+    assert clips[2]["mean"] == 100 and clips[0]["mean"] < 100
+    assert clips[1]["difference"] == pytest.approx(100 - clips[0]["mean"])
+    assert all(np.isnan(x["ci_low"]) and np.isnan(x["ci_high"]) for x in clips)
+    assert "| clip b | PCK@0.05 | best | 1 | 100.00 |  | " in compare_clips.markdown(table)
+    assert "nan" not in compare_clips.markdown(table)
+
+
 def test_wrong_joints_are_bias_flicker_both_or_neither():
     """Columns are joints over six frames; 1 is wrong, x not labelled.
 
@@ -201,11 +248,13 @@ def test_the_table_says_what_it_was_made_from(two_clips, tmp_path, capsys):
     table = tmp_path / "table.csv"
     compare_clips.main(
         [f"--ground_truth={tmp_path / 'truth'}", f"--runs={tmp_path / 'runs'}",
-         "--rows=base", "--medians=3", f"--table={table}"]
+         "--rows=base", "--medians=3", "--oracles=5", f"--table={table}"]
     )  # fmt: skip
     with table.open() as file:
         lines = list(csv.DictReader(file))
-    assert {x["row"] for x in lines} == {"base", "base, median of 3"}
+    assert {x["row"] for x in lines} == {
+        "base", "base, median of 3", "base, median of 5 along the true motion",
+    }  # fmt: skip
     config = ablations.config_hash({"a": 1})
     for line in lines:
         made_by = line["config_hash"], line["seeds"], line["commit"]
