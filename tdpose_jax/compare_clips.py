@@ -25,6 +25,7 @@ from tdpose_jax.metrics.by_clip import (
     clip_errors,
     pck_counts,
     speed_thirds,
+    worst_first,
     wrong_joint_shares,
 )
 from tdpose_jax.metrics.pck import JHMDB_THRESHOLDS
@@ -136,7 +137,10 @@ def compare(rows: dict[str, Seeds], skeleton: Skeleton) -> list[dict]:
         for name, limits in speed_thirds(next(iter(baseline.values())))
     ]
     parts += [(skeleton.joints[j], finest, {"joint": j}) for j in skeleton.evaluated]
-    parts += [(f"clip {name}", finest, {"clip": name}) for name in _worst_first(baseline)]
+    parts += [
+        (f"clip {name}", finest, {"clip": name})
+        for name in worst_first(list(baseline.values()), finest)
+    ]
     table = []
     for part, threshold, choice in parts:
         base = {
@@ -178,13 +182,6 @@ def compare(rows: dict[str, Seeds], skeleton: Skeleton) -> list[dict]:
 
 def _std(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-
-
-def _worst_first(seeds: Seeds) -> list[str]:
-    counts = sum(pck_counts(clips, min(JHMDB_THRESHOLDS)) for clips in seeds.values())
-    names = [clip.name for clip in next(iter(seeds.values()))]
-    percent = counts[:, 0] / np.maximum(counts[:, 1], 1)
-    return [names[i] for i in np.argsort(percent, kind="stable")]
 
 
 def _counts(clips, threshold, joint=None, clip=None, **choice) -> np.ndarray:

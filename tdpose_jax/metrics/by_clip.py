@@ -151,6 +151,13 @@ def wrong_joint_shares(
     return 100.0 * float(bias / total), 100.0 * float(flicker / total)
 
 
+def worst_first(seeds: Sequence[Sequence[ClipErrors]], threshold: float) -> list[str]:
+    """Names of the clips in the order of their PCK over all seeds, the least first."""
+    counts = np.sum([pck_counts(clips, threshold) for clips in seeds], axis=0)
+    percent = counts[:, 0] / np.maximum(counts[:, 1], 1)
+    return [seeds[0][i].name for i in np.argsort(percent, kind="stable")]
+
+
 def speed_thirds(clips: Sequence[ClipErrors]) -> list[tuple[str, tuple[float, float]]]:
     """Three ranges of speed with equally many labelled joints: slow, medium, fast."""
     speeds = np.concatenate([clip.speed[clip.labeled] for clip in clips])

@@ -144,7 +144,9 @@ def test_the_worst_clip_is_listed_first(two_clips):
     assert clips[2]["mean"] == 100 and clips[0]["mean"] < 100
     assert clips[1]["difference"] == pytest.approx(100 - clips[0]["mean"])
     assert all(np.isnan(x["ci_low"]) and np.isnan(x["ci_high"]) for x in clips)
-    assert "| clip b | PCK@0.05 | best | 1 | 100.00 |  | " in compare_clips.markdown(table)
+    assert "| clip b | PCK@0.05 | best | 1 | 100.00 |  | " in compare_clips.markdown(
+        table
+    )
     assert "nan" not in compare_clips.markdown(table)
 
 
