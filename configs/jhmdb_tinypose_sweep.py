@@ -11,6 +11,8 @@ from configs import jhmdb_tinypose
 VARIANTS = {
     "groups1": {"model.offset_groups": 1},
     "groups8": {"model.offset_groups": 8},
+    "last_stage": {"model.difference_stages": (4,)},
+    "no_cascade": {"model.cascade": False},
     "plain_conv": {"model.deformable": False},
     "loud_motion": {"model.silent_motion": False},
     "mi_tenth": {"loss.mi_weight": 1e-7},

@@ -27,13 +27,13 @@ from tdpose_jax.visualize import draw_skeleton
 
 
 def find_video(videos: Path, clip: str) -> Path:
-    """The clip's file in any folder below.
+    """The clip's file, or folder of frames, anywhere below.
 
     Raises:
       FileNotFoundError: if there is none.
     """
     for path in videos.rglob("*"):
-        if path.is_file() and path.stem == clip:
+        if clip in (path.name, path.stem):
             return path
     raise FileNotFoundError(f"{videos}: no video of clip {clip!r} in it or below")
 

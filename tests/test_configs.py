@@ -137,7 +137,8 @@ def test_demo_rows_list_the_choices():
 
 @pytest.mark.parametrize("variant", jhmdb_tinypose_sweep.VARIANTS)
 def test_a_variant_of_the_real_rows_changes_what_it_says(variant):
-    changes = jhmdb_tinypose_sweep.VARIANTS[variant]
+    # As config.json holds them: tuples are lists.
+    changes = json.loads(json.dumps(jhmdb_tinypose_sweep.VARIANTS[variant]))
     base = flatten_config(get_config("jhmdb_tinypose", "tdmi"))
     config = get_config("jhmdb_tinypose_sweep", f"tdmi-{variant}")
     assert all(base[field] != value for field, value in changes.items())
