@@ -100,6 +100,7 @@ def _worst_frame(name, ground_truth, predictions, errors, videos):
         answers.append((text, _person(sequences, name, index).keypoints_xyv, circled))
     source = open_source(find_video(videos, name))
     image = next(islice(source.frames(), index, None)).image_rgb
+    assert label.person_box_xywh is not None  # clip_errors has used it
     x, y, w, h = label.person_box_xywh
     margin = 0.2 * max(w, h)
     left, top = max(x - margin, -0.5), max(y - margin, -0.5)
