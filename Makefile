@@ -114,8 +114,13 @@ jhmdb-tinypose: data/jhmdb_features/cache.json
 		--metric=PCK@0.05.total --set data.feature_cache=data/jhmdb_features \
 		--set model.backbone_weights=$(TINYPOSE) --set eval.num_pictures=0
 	@$(PY) -m tdpose_jax.compare_clips --ground_truth=data/jhmdb/ground_truth/val \
-		--runs=runs/jhmdb_tinypose --rows=$(REAL_ROWS) --medians=3,5 --oracles=3,5,9 \
+		--runs=runs/jhmdb_tinypose --rows=$(REAL_ROWS) --medians=3,5 --oracles=3:1,5:1,9:1,5:3 \
 		--table=results/jhmdb_tinypose_clips.csv
+	@$(PY) -m tdpose_jax.clip_facts --ground_truth=data/jhmdb/ground_truth/val \
+		--videos=$(JHMDB)/ReCompress_Videos --table=results/jhmdb_tinypose_facts.csv
+	@$(PY) -m tdpose_jax.worst_clips --ground_truth=data/jhmdb/ground_truth/val \
+		--videos=$(JHMDB)/ReCompress_Videos --runs=runs/jhmdb_tinypose --clips=6 \
+		--rows=single_frame,tdmi,tdmi_st --output=runs/jhmdb_tinypose/worst_clips.png
 
 # One knob at a time, one seed, cached features; then the span of the window without cache.
 data/jhmdb_span4/manifest.json: | $(VENV)/.run

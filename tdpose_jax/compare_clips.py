@@ -2,7 +2,7 @@
 
     python -m tdpose_jax.compare_clips --ground_truth=data/jhmdb/ground_truth/val \\
         --runs=runs/jhmdb_tinypose --rows=single_frame,tde,tde_rdm,tdmi,tdmi_st \\
-        --medians=3,5 --oracles=5,9 --table=results/jhmdb_tinypose_clips.csv
+        --medians=3,5 --oracles=5:1,5:3 --table=results/jhmdb_tinypose_clips.csv
 
 reads RUNS/ROW/seedN/predictions, as `tdpose_jax.ablations` leaves them. The first row is
 the baseline of every difference, and of its wrong joints the table says how many are
@@ -45,13 +45,14 @@ def load_rows(
     runs: Path,
     rows: Sequence[str],
     medians: Sequence[int] = (),
-    oracles: Sequence[int] = (),
+    oracles: Sequence[tuple[int, int]] = (),
 ) -> dict[str, Seeds]:
     """Row -> seeds -> clips.
 
     Args:
       medians: adds the first row's predictions, median filtered over so many frames.
-      oracles: the same along the true motion, see `clip_errors`.
+      oracles: the same along the labels' motion: `median_frames` and `motion_frames`
+        of `clip_errors`.
 
     Raises:
       FileNotFoundError: if a row has no finished run.
@@ -70,18 +71,17 @@ def load_rows(
 
 
 def _sources(
-    rows: Sequence[str], medians: Sequence[int], oracles: Sequence[int]
-) -> list[tuple[str, str, int, bool]]:
-    """(name in the table, row whose runs it reads, frames of the median, true motion)."""
+    rows: Sequence[str], medians: Sequence[int], oracles: Sequence[tuple[int, int]]
+) -> list[tuple[str, str, int, int]]:
+    """(name in the table, row whose runs it reads, *arguments of `clip_errors`)."""
     first = rows[0]
-    return (
-        [(row, row, 1, False) for row in rows]
-        + [(f"{first}, median of {n}", first, n, False) for n in medians]
-        + [
-            (f"{first}, median of {n} along the true motion", first, n, True)
-            for n in oracles
-        ]
-    )
+    found = [(row, row, 1, 0) for row in rows]
+    found += [(f"{first}, median of {n}", first, n, 0) for n in medians]
+    for n, motion in oracles:
+        name = f"{first}, median of {n} along the label"
+        name += f" averaged over {motion}" if motion > 1 else ""
+        found.append((name, first, n, motion))
+    return found
 
 
 def made_by(runs: Path, row: str, seeds: Sequence[str]) -> dict[str, str]:
@@ -241,6 +241,16 @@ def origins_text(origins: dict[str, dict[str, str]]) -> str:
     )
 
 
+def _oracle(text: str) -> tuple[int, int]:
+    median, colon, motion = text.partition(":")
+    if not (colon and median.isdigit() and motion.isdigit() and int(motion)):
+        raise ValueError(
+            f"--oracles={text}: give frames of the median, a colon, and frames over "
+            "which the label is averaged, such as 5:1"
+        )
+    return int(median), int(motion)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command of the module's docstring."""
     parser = argparse.ArgumentParser(
@@ -254,16 +264,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--table", required=True, type=Path, help="<name>.csv to write")
     parser.add_argument("--medians", default="", help="3,5: filter the first row, too")
     parser.add_argument(
-        "--oracles", default="", help="5,9: and along the joints' true motion"
+        "--oracles",
+        default="",
+        help="5:1,5:3: and along the label's motion, averaged over 1 and 3 frames",
     )
     parser.add_argument("--skeleton", default="jhmdb")
     options = parser.parse_args(arguments)
     try:
         names = options.rows.split(",")
-        filtered = [
-            [int(n) for n in filter(None, text.split(","))]
-            for text in (options.medians, options.oracles)
-        ]
+        filtered = (
+            [int(n) for n in filter(None, options.medians.split(","))],
+            [_oracle(text) for text in filter(None, options.oracles.split(","))],
+        )
         rows = load_rows(options.ground_truth, options.runs, names, *filtered)
         table = compare(rows, get_skeleton(options.skeleton))
         wrong = wrong_joints(rows)

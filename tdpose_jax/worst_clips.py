@@ -2,7 +2,7 @@
 
     python -m tdpose_jax.worst_clips --ground_truth=data/jhmdb/ground_truth/val \\
         --videos=JHMDB/ReCompress_Videos --runs=runs/jhmdb_tinypose \\
-        --rows=single_frame,tdmi --output=results/jhmdb_tinypose_worst.png
+        --rows=single_frame,tdmi --output=runs/jhmdb_tinypose/worst_clips.png
 
 draws one frame of each of the worst clips, that with the most wrong joints: the label
 and the rows' answers of the first seed, their joints beyond 0.05 of the box circled.

@@ -40,7 +40,7 @@ def clip_errors(
     ground_truth: Sequence[SequenceLabel],
     predictions: Sequence[SequenceLabel],
     median_frames: int = 1,
-    along_true_motion: bool = False,
+    motion_frames: int = 0,
 ) -> list[ClipErrors]:
     """Pairs frames in order; clips of one labelled person (JHMDB).
 
@@ -48,8 +48,10 @@ def clip_errors(
       median_frames: > 1: each predicted coordinate is first replaced by its median over
         so many frames. What that gains is what a window of frames can gain by averaging
         out errors that differ from frame to frame; what it leaves is bias.
-      along_true_motion: the median is of prediction minus truth instead, over labelled
-        frames: an oracle that knows how every joint moves.
+      motion_frames: > 0: the median is taken along the label's own motion, over
+        labelled frames: an oracle that knows how every joint moves. The motion is that
+        of the label averaged over so many frames; 1 is the label itself, whose jumps
+        from click to click no network can see.
 
     Raises:
       ValueError: if a clip has no predictions, or a frame not exactly one person.
@@ -73,25 +75,28 @@ def clip_errors(
             length.append(max(true_frame.persons[0].person_box_xywh[2:]))
         truth, length = np.array(truth), np.array(length)[:, None]
         labeled = truth[..., 2] > 0
-        if along_true_motion:
-            offset = np.where(labeled[..., None], predicted - truth[..., :2], np.nan)
-            offset = _nanmedian_filter(offset, median_frames)
+        if motion_frames:
+            known = np.where(labeled[..., None], truth[..., :2], np.nan)
+            moving = _over_windows(np.nanmean, known, motion_frames)
+            moving[~labeled] = np.nan
+            beside = _over_windows(np.nanmedian, predicted - moving, median_frames)
+            predicted = beside + moving
         else:
             size = (median_frames, 1, 1)
-            offset = median_filter(predicted, size, mode="nearest") - truth[..., :2]
-        error = np.linalg.norm(offset, axis=-1) / length
+            predicted = median_filter(predicted, size, mode="nearest")
+        error = np.linalg.norm(predicted - truth[..., :2], axis=-1) / length
         result.append(
             ClipErrors(sequence.name, error, labeled, _speed(truth, labeled) / length)
         )
     return result
 
 
-def _nanmedian_filter(values: np.ndarray, size: int) -> np.ndarray:
-    """[F, ...] median over `size` frames around each, NaN left out; NaN where all are."""
+def _over_windows(function, values: np.ndarray, size: int) -> np.ndarray:
+    """[F, ...] of `size` frames around each, NaN left out; NaN where all are."""
     width = [(size // 2, size // 2)] + [(0, 0)] * (values.ndim - 1)
     windows = sliding_window_view(np.pad(values, width, mode="edge"), size, axis=0)
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-        return np.nanmedian(windows, axis=-1)
+        return function(windows, axis=-1)
 
 
 def _speed(truth: np.ndarray, labeled: np.ndarray) -> np.ndarray:
