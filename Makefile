@@ -135,7 +135,7 @@ S := @single_frame
 jhmdb-tinypose-sweep: data/jhmdb_features/cache.json data/jhmdb_span4/manifest.json
 	@$(SWEEP) --set data.feature_cache=data/jhmdb_features \
 		--output=runs/jhmdb_tinypose_sweep --table=results/jhmdb_tinypose_sweep.csv \
-		--rows=single_frame,tdmi$S,tdmi-groups1$S,tdmi-groups8$S,tdmi-last_stage$S,tdmi-no_cascade$S,tdmi-plain_conv$S,tdmi-loud_motion$S,tdmi-mi_tenth$S,tdmi-mi_tenfold$S,single_frame-half_rate$S,tdmi-half_rate,single_frame-double_rate$S,tdmi-double_rate,single_frame-batch4$S,tdmi-batch4,single_frame-long$S,tdmi-long,single_frame-longest$S,tdmi-longest,single_frame-large$S,tde_rdm-large,tdmi_st-large$S-large
+		--rows=single_frame,tdmi$S,tdmi-last_stage$S,tdmi-plain_conv$S,tdmi-groups8$S,tdmi-mi_tenfold$S,single_frame-batch4$S,tdmi-batch4,single_frame-double_rate$S,tdmi-double_rate,single_frame-half_rate$S,tdmi-half_rate,single_frame-long$S,tdmi-long,single_frame-longest$S,tdmi-longest,single_frame-large$S,tde_rdm-large,tdmi_st-large$S-large
 	@$(SWEEP) --output=runs/jhmdb_tinypose_span --table=results/jhmdb_tinypose_span.csv \
 		--rows=single_frame,tdmi$S,tdmi-span1$S,tdmi-span4$S
 

@@ -9,13 +9,9 @@ A row is one of `jhmdb_tinypose.ROWS`, or one of them, a dash, and a variant bel
 from configs import jhmdb_tinypose
 
 VARIANTS = {
-    "groups1": {"model.offset_groups": 1},
     "groups8": {"model.offset_groups": 8},
     "last_stage": {"model.difference_stages": (4,)},
-    "no_cascade": {"model.cascade": False},
     "plain_conv": {"model.deformable": False},
-    "loud_motion": {"model.silent_motion": False},
-    "mi_tenth": {"loss.mi_weight": 1e-7},
     "mi_tenfold": {"loss.mi_weight": 1e-5},
     "half_rate": {"optim.learning_rate": 2e-3},
     "double_rate": {"optim.learning_rate": 8e-3},

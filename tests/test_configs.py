@@ -150,7 +150,7 @@ def test_real_rows_and_variants_list_the_choices():
     plain = get_config("jhmdb_tinypose_sweep", "tde")
     assert plain.to_dict() == get_config("jhmdb_tinypose", "tde").to_dict()
     with pytest.raises(
-        ValueError, match="no variant 'rate'; choose one of groups1, .*"
+        ValueError, match="no variant 'rate'; choose one of groups8, .*"
     ):
         get_config("jhmdb_tinypose_sweep", "tdmi-rate")
     with pytest.raises(ValueError, match="choose one of single_frame, tde, "):
