@@ -73,13 +73,14 @@ def all_clips(lines: Sequence[dict]) -> dict:
     """The same over all clips; shares are of all steps, windows of all frames."""
     steps = sum(x["steps"] for x in lines)
     label_steps = sum(x["label_steps"] for x in lines)
-    repeated = sum(x["repeated_percent"] * x["steps"] for x in lines) / 100
+    # A clip of one frame has no steps, and no percentage.
+    repeated = sum(x["repeated_percent"] * x["steps"] for x in lines if x["steps"])
     held = sum(x["held_percent"] * x["label_steps"] for x in lines if x["label_steps"])
     distinct = sum(x["distinct_per_window"] * (x["steps"] + 1) for x in lines)
     return {
         "clip": "all",
         "steps": steps,
-        "repeated_percent": _percent(repeated, steps),
+        "repeated_percent": _percent(repeated / 100, steps),
         "label_steps": label_steps,
         "held_percent": _percent(held / 100, label_steps),
         "distinct_per_window": distinct / (steps + len(lines)),

@@ -242,13 +242,13 @@ def origins_text(origins: dict[str, dict[str, str]]) -> str:
 
 
 def _oracle(text: str) -> tuple[int, int]:
-    median, colon, motion = text.partition(":")
-    if not (colon and median.isdigit() and motion.isdigit() and int(motion)):
+    numbers = text.split(":")
+    if len(numbers) != 2 or not all(n.isdigit() and int(n) % 2 for n in numbers):
         raise ValueError(
             f"--oracles={text}: give frames of the median, a colon, and frames over "
-            "which the label is averaged, such as 5:1"
+            "which the label is averaged, both odd, such as 5:1"
         )
-    return int(median), int(motion)
+    return int(numbers[0]), int(numbers[1])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -58,6 +58,15 @@ def test_repeated_pictures_and_held_labels(clips):
     assert both["repeated_percent"] == pytest.approx(100 / 6)
     assert both["held_percent"] == pytest.approx(100 * 2 / 48)
     assert both["distinct_per_window"] == (4 * 2 + 10) / 8
+    _, _, xy = clips
+    still = clip_facts.clip_facts(
+        sequence("b", xy[:1], None, BOX), folder / "videos/b", 1
+    )
+    assert clip_facts.all_clips([first, second, still])["steps"] == 6
+    assert (
+        clip_facts.all_clips([first, second, still])["repeated_percent"]
+        == (both["repeated_percent"])
+    )
 
 
 def test_facts_command_and_its_errors(clips, capsys):

@@ -147,6 +147,13 @@ def test_a_label_held_for_two_frames_moves_evenly_on_average():
             [sequence("a", label)], [sequence("a", predicted)], 3, motion_frames
         )
         np.testing.assert_allclose(clip.distance[4] * 100, expected)
+    visible = np.ones((9, 15))
+    visible[[3, 5]] = 0  # beside labelled frames, and without a vote
+    predicted = true.copy()
+    predicted[[3, 5]] = 1e6
+    seen = [sequence("a", true, visible)]
+    (clip,) = clip_errors(seen, [sequence("a", predicted)], 3, 3)
+    np.testing.assert_allclose(clip.distance[4], 0)
 
 
 def test_the_worst_clip_is_listed_first(two_clips):
@@ -224,7 +231,7 @@ def test_errors(two_clips):
     with pytest.raises(ValueError, match="no predictions for clip 'b'"):
         clip_errors(truth, predicted[:1])
     crowd = [sequence("a", xy[0], persons=2)]
-    for text in ("5", "5:0", "a:1"):
+    for text in ("5", "5:0", "4:1", "a:1", "5:1:1"):
         with pytest.raises(SystemExit, match=f"--oracles={text}: give frames of the"):
             compare_clips.main(
                 ["--ground_truth=x", "--runs=x", "--rows=x", "--table=x.csv",
