@@ -122,22 +122,38 @@ jhmdb-tinypose: data/jhmdb_features/cache.json
 		--videos=$(JHMDB)/ReCompress_Videos --runs=runs/jhmdb_tinypose --clips=6 \
 		--rows=single_frame,tdmi,tdmi_st --output=runs/jhmdb_tinypose/worst_clips.png
 
-# One knob at a time, one seed, cached features; then the span of the window without cache.
+# One knob at a time, one seed, cached features; then the span of the window without
+# cache, and one clip learned by heart.
 data/jhmdb_span4/manifest.json: | $(VENV)/.run
 	@$(PY) -m data_pipelines.build --dataset=jhmdb --source=$(JHMDB) --window_delta=4 \
 		--output=data/jhmdb_span4
+
+ONE_CLIP := Rate_my_golf_swing__driver_and_9_iron_golf_f_cm_np1_ri_med_0
+data/jhmdb_one/manifest.json: | $(VENV)/.run
+	@mkdir -p data/jhmdb_one_source/ReCompress_Videos/golf \
+		data/jhmdb_one_source/joint_positions/golf data/jhmdb_one_source/splits
+	@cp $(JHMDB)/ReCompress_Videos/golf/$(ONE_CLIP).avi \
+		data/jhmdb_one_source/ReCompress_Videos/golf/
+	@cp -r $(JHMDB)/joint_positions/golf/$(ONE_CLIP) \
+		data/jhmdb_one_source/joint_positions/golf/
+	@echo "$(ONE_CLIP).avi 1" > data/jhmdb_one_source/splits/golf_test_split1.txt
+	@$(PY) -m data_pipelines.build --dataset=jhmdb --source=data/jhmdb_one_source \
+		--output=data/jhmdb_one
 
 SWEEP := $(PY) -m tdpose_jax.ablations --config=configs/jhmdb_tinypose_sweep.py --seeds=0 \
 	--metric=PCK@0.05.total --set model.backbone_weights=$(TINYPOSE) \
 	--set eval.num_pictures=0
 S := @single_frame
 
-jhmdb-tinypose-sweep: data/jhmdb_features/cache.json data/jhmdb_span4/manifest.json
+jhmdb-tinypose-sweep: data/jhmdb_features/cache.json data/jhmdb_span4/manifest.json data/jhmdb_one/manifest.json
 	@$(SWEEP) --set data.feature_cache=data/jhmdb_features \
 		--output=runs/jhmdb_tinypose_sweep --table=results/jhmdb_tinypose_sweep.csv \
-		--rows=single_frame,tdmi$S,tdmi-last_stage$S,tdmi-plain_conv$S,tdmi-groups8$S,tdmi-mi_tenfold$S,single_frame-batch4$S,tdmi-batch4,single_frame-double_rate$S,tdmi-double_rate,single_frame-half_rate$S,tdmi-half_rate,single_frame-long$S,tdmi-long,single_frame-longest$S,tdmi-longest,single_frame-large$S,tde_rdm-large,tdmi_st-large$S-large
+		--rows=single_frame,tdmi$S,tdmi-last_stage$S,tdmi-plain_conv$S,tdmi-groups8$S,tdmi-mi_tenfold$S,tdmi-no_sufficiency$S,single_frame-batch4$S,tdmi-batch4,single_frame-double_rate$S,tdmi-double_rate,single_frame-half_rate$S,tdmi-half_rate,single_frame-long$S,tdmi-long,single_frame-longest$S,tdmi-longest,single_frame-large$S,tde_rdm-large,tdmi_st-large$S-large
 	@$(SWEEP) --output=runs/jhmdb_tinypose_span --table=results/jhmdb_tinypose_span.csv \
 		--rows=single_frame,tdmi$S,tdmi-span1$S,tdmi-span4$S
+	@$(SWEEP) --output=runs/jhmdb_tinypose_by_heart \
+		--table=results/jhmdb_tinypose_by_heart.csv \
+		--rows=single_frame-by_heart,tdmi-by_heart
 
 bench: $(VENV)/.test data/demo/manifest.json
 	@$(PY) -m benchmarks

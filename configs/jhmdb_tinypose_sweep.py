@@ -13,6 +13,7 @@ VARIANTS = {
     "last_stage": {"model.difference_stages": (4,)},
     "plain_conv": {"model.deformable": False},
     "mi_tenfold": {"loss.mi_weight": 1e-5},
+    "no_sufficiency": {"loss.sufficiency_weight": 0.0},
     "half_rate": {"optim.learning_rate": 2e-3},
     "double_rate": {"optim.learning_rate": 8e-3},
     # As many clips and the same schedule over them; the rate is per 32 clips.
@@ -32,6 +33,15 @@ VARIANTS = {
     "span1": {"data.window_delta": 1},
     # The default data set holds two frames to each side.
     "span4": {"data.window_delta": 4, "data.root": "data/jhmdb_span4"},
+    # One clip, scored on itself: is there room enough for it?
+    "by_heart": {
+        "data.root": "data/jhmdb_one",
+        "data.eval_split": "train",
+        "data.rotation_deg": 0.0,
+        "data.scale_std": 0.0,
+        "data.flip_probability": 0.0,
+        "train.num_steps": 150,
+    },
 }
 
 
